@@ -1,0 +1,1 @@
+"""Model files: a file -> metadata and tensors. Refuses to know what a model computes."""
