@@ -1,0 +1,174 @@
+"""From logits to the next token: the sampling options, and the sampler that follows them.
+
+Filters, their order (penalty, top-k, top-p, min-p, temperature) and their edge cases are llama.cpp's
+(https://github.com/ggml-org/llama.cpp, src/llama-sampler.cpp); the draw is our own, so that a seed means the same
+text everywhere. Knows nothing of text, models or caches; stop strings are carried here for those who know text.
+"""
+
+import math
+import secrets
+from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
+
+import numpy as np
+
+from nbllm.errors import ModelFileError, OptionError
+
+SEED_MAX = 2**64 - 1
+
+
+def _option(default, help, kind=Real, low=0, high=math.inf, optional=False):
+    return field(default=default, metadata={"help": help, "kind": kind, "low": low, "high": high, "optional": optional})
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose the next token, and when to end.
+
+    Magic arguments, traits, panel controls and output metadata derive from these fields; `metadata` of each holds
+    its `help` and its range.
+
+    Raises
+    ------
+    OptionError
+        A value is of the wrong type or out of range.
+    """
+
+    temperature: float = _option(0.7, "0 always takes the likeliest token; higher is more varied", high=100)
+    top_k: int = _option(40, "keep only this many of the likeliest tokens; 0 keeps all", Integral)
+    top_p: float = _option(0.95, "keep the likeliest tokens that together are this probable; 1 keeps all", high=1)
+    min_p: float = _option(0.05, "keep tokens at least this likely relative to the likeliest; 0 keeps all", high=1)
+    repeat_penalty: float = _option(1.1, "make tokens that were there already less likely; 1 is off", low=0.01, high=100)
+    repeat_window: int = _option(64, "how many of the last tokens the repeat penalty looks at; 0 is off", Integral)
+    seed: int | None = _option(None, "the same seed gives the same text; None draws a new one", Integral,
+                               high=SEED_MAX, optional=True)
+    max_tokens: int | None = _option(512, "most tokens in a reply; None goes on until the context is full", Integral,
+                                     low=1, optional=True)
+    stop: tuple[str, ...] = field(default=(), metadata={"help": "end the reply before any of these strings"})
+
+    def __post_init__(self):
+        for option in fields(self):
+            value = getattr(self, option.name)
+            value = _strings(value) if option.name == "stop" else _number(option.name, value, **option.metadata)
+            object.__setattr__(self, option.name, value)  # the dataclass is frozen
+
+    def updated(self, **options) -> "Sampling":
+        """A copy with these fields changed; an unknown name raises OptionError."""
+        known = [option.name for option in fields(self)]
+        for name in options:
+            if name not in known:
+                raise OptionError(f"unknown option {name!r}; there are {', '.join(known)}")
+        return replace(self, **options)
+
+
+def _number(name, value, help, kind, low, high, optional):
+    """The value as a plain int or float, or OptionError. `bool` is an int to Python and never meant here."""
+    if value is None and optional:
+        return None
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        what = "a whole number" if kind is Integral else "a number"
+        limits = f"of {low} or more" if high == math.inf else f"from {low} to {high}"
+        raise OptionError(f"{name}={value!r} is out of range: give {what} {limits} ({help})")
+    return int(value) if kind is Integral else float(value)
+
+
+def _strings(value):
+    strings = (value,) if isinstance(value, str) else value
+    if not isinstance(strings, (tuple, list)) or not all(isinstance(string, str) and string for string in strings):
+        raise OptionError(f"stop={value!r} is not usable: give a string or a tuple of strings, none of them empty")
+    return tuple(strings)
+
+
+def penalise(logits, recent, penalty):
+    """Make each id of `recent` less likely, once however often it occurs. In place.
+
+    logits: float32 (vocab,); recent: ids. A negative logit is multiplied, since dividing would make it likelier.
+    """
+    ids = np.unique(np.asarray(recent, np.int64))  # (distinct,)
+    seen = logits[ids]  # (distinct,) float32
+    logits[ids] = np.where(seen <= 0, seen * penalty, seen / penalty)
+
+
+def top_k(logits, k):
+    """Ids of the k largest logits (all for k = 0), falling; of equal logits the smaller id comes first.
+
+    logits: float32 (vocab,) -> int64 (min(k, vocab) or vocab,)
+    """
+    if not 0 < k < logits.size:
+        return np.argsort(-logits, kind="stable")
+    smallest = np.partition(logits, logits.size - k)[logits.size - k]
+    ids = np.flatnonzero(logits >= smallest)  # (k or more,): a tie at the border brings more than k
+    return ids[np.argsort(-logits[ids], kind="stable")[:k]]
+
+
+def top_p(logits, p):
+    """How many of the logits, float32 (n,) falling, make up the share p of the probability; at least one."""
+    if p >= 1:
+        return logits.size
+    share = np.cumsum(probabilities(logits))  # (n,) float64
+    return min(int(np.searchsorted(share, p)) + 1, logits.size)
+
+
+def min_p(logits, p):
+    """How many of the logits, float32 (n,) falling, have at least p times the largest probability; at least one."""
+    if p <= 0:
+        return logits.size
+    return max(int(np.count_nonzero(logits >= logits[0] + math.log(p))), 1)
+
+
+def probabilities(logits, temperature=1.0):
+    """Softmax of logits / temperature. logits: float32 (n,), largest first -> float64 (n,)"""
+    with np.errstate(over="ignore"):  # a temperature near 0 may bring -inf, which is a probability of 0
+        scaled = np.exp((logits.astype(np.float64) - logits[0]) / temperature)
+    return scaled / scaled.sum()
+
+
+class Sampler:
+    """Draws tokens, one random number each, from PCG64's raw stream (O'Neill 2014).
+
+    NumPy promises that stream to stay as it is (NEP 19), and does not for the distributions made from it.
+
+    Attributes
+    ----------
+    seed : int
+        The one in use: `sampling.seed`, or one drawn now when that is None.
+    """
+
+    def __init__(self, sampling: Sampling, vocab: int):
+        self.sampling = sampling
+        self.seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
+        self._random = np.random.PCG64(self.seed)
+        self._penalised = np.empty(vocab, np.float32)  # (vocab,) scratch: a fresh copy a token costs more than the rest
+
+    def pick(self, logits, recent) -> int:
+        """The next token's id.
+
+        Parameters
+        ----------
+        logits : float32 (vocab,)
+            Left as they are.
+        recent : list of int
+            All tokens so far, or at least the last `repeat_window`.
+
+        Raises
+        ------
+        ModelFileError
+            A logit is not finite.
+        """
+        options = self.sampling
+        if not np.isfinite(logits).all():
+            raise ModelFileError("the model computed a value that is not a number, so its file is probably damaged; "
+                                 "fetch it again, or use another model")
+        window = recent[-options.repeat_window:] if options.repeat_window else []
+        if options.repeat_penalty != 1 and len(window):
+            np.copyto(self._penalised, logits)
+            logits = self._penalised
+            penalise(logits, window, options.repeat_penalty)
+        if options.temperature == 0:
+            return int(np.argmax(logits))
+        ids = top_k(logits, options.top_k)  # (n,)
+        ids = ids[: top_p(logits[ids], options.top_p)]
+        ids = ids[: min_p(logits[ids], options.min_p)]
+        share = np.cumsum(probabilities(logits[ids], options.temperature))  # (n,) float64
+        draw = (self._random.random_raw() >> 11) * 2.0**-53  # in [0, 1), 53 bits
+        return int(ids[np.searchsorted(share, draw * share[-1])])
