@@ -1,0 +1,100 @@
+"""Turns a kernel written in Python over the `lanes` vocabulary into C++ text, by way of Pythran.
+
+usage: translate.py KERNEL.py KERNEL.cpp
+
+The text is the same for every instruction set: it includes `pythonic/include/lanes/core.hpp`, and the build says by an
+include path whose. Knows neither compilers nor instruction sets. The vocabulary is read from `lanes.py` and nowhere else:
+each public function there is a function of Pythran's module `lanes`, and those named in `lanes.WRITES` write to their
+first argument.
+"""
+
+import inspect
+import pathlib
+import re
+import sys
+import types
+
+import pythran
+from pythran import tables
+from pythran.config import cfg
+from pythran.conversion import ToNotEval
+from pythran.intrinsic import FunctionIntr, ReadEffect, UpdateEffect
+from pythran.spec import spec_parser
+
+# Pythran includes one header a function; ours come in one.
+OWN_INCLUDE = re.compile(r"#include <pythonic/(?:include/)?lanes/\w+\.hpp>\n")
+CORE_INCLUDE = '#include "pythonic/include/lanes/core.hpp"\n'
+
+# Pythran's inlining copies each array argument, at the price of two atomic operations; the C++ compiler's does not.
+PASSES = [name for name in cfg.get("pythran", "optimizations").split() if not name.endswith(".Inlining")]
+
+
+def vocabulary(lanes):
+    """The public functions that the module `lanes` defines: name -> function."""
+    return {
+        name: value
+        for name, value in vars(lanes).items()
+        if inspect.isfunction(value) and value.__module__ == lanes.__name__ and not name.startswith("_")
+    }
+
+
+def not_at_compile_time(*_):
+    """Stands for every `lanes` function while Pythran folds constants.
+
+    Pythran evaluates calls whose arguments are constants. The NumPy meaning of `splat_f32(0.0)` is an array, and an
+    array in place of a vector register does not compile.
+    """
+    raise ToNotEval
+
+
+def register(lanes):
+    """Add the module `lanes` to Pythran's tables, and hide its NumPy meaning from Pythran."""
+    stand_in = types.ModuleType("lanes")
+    functions = {}
+    for name, function in vocabulary(lanes).items():
+        parameters = list(inspect.signature(function).parameters)
+        effects = [ReadEffect() for _ in parameters]
+        if name in lanes.WRITES:
+            effects[0] = UpdateEffect()
+        functions[name] = FunctionIntr(args=parameters, argument_effects=effects)
+        setattr(stand_in, name, not_at_compile_time)
+    tables.MODULES["lanes"] = functions
+    tables.save_path((), {"lanes": functions})
+    tables.save_function({"lanes": functions}, ())
+    sys.modules["lanes"] = stand_in
+
+
+def translate(source, name):
+    """C++ text of an extension module.
+
+    Parameters
+    ----------
+    source : str
+        Text of the kernel file.
+    name : str
+        Name of the module, without its package.
+
+    Raises
+    ------
+    pythran.errors.PythranSyntaxError
+        The file is outside of what Pythran understands.
+    """
+    module, _ = pythran.generate_cxx(name, source, spec_parser(source), optimizations=PASSES)
+    text = str(module)
+    first = OWN_INCLUDE.search(text)
+    if first is None:
+        return text
+    head, tail = text[: first.start()], text[first.start() :]
+    return head + CORE_INCLUDE + OWN_INCLUDE.sub("", tail)
+
+
+def main(kernel, out):
+    import lanes
+
+    register(lanes)
+    kernel = pathlib.Path(kernel)
+    pathlib.Path(out).write_text(translate(kernel.read_text(encoding="utf-8"), kernel.stem), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
