@@ -2,8 +2,7 @@
 
 usage: translate.py KERNEL.py KERNEL.cpp
 
-The text is the same for every instruction set: it includes `pythonic/include/lanes/core.hpp`, and the build says by an
-include path whose. Knows neither compilers nor instruction sets. The vocabulary is read from `lanes.py` and nowhere else:
+The text is the same for every instruction set: it includes `lanes.hpp`, and the build says by an include path whose. Knows neither compilers nor instruction sets. The vocabulary is read from `lanes.py` and nowhere else:
 each public function there is a function of Pythran's module `lanes`, and those named in `lanes.WRITES` write to their
 first argument.
 """
@@ -23,7 +22,6 @@ from pythran.spec import spec_parser
 
 # Pythran includes one header a function; ours come in one.
 OWN_INCLUDE = re.compile(r"#include <pythonic/(?:include/)?lanes/\w+\.hpp>\n")
-CORE_INCLUDE = '#include "pythonic/include/lanes/core.hpp"\n'
 
 # Pythran's inlining copies each array argument, at the price of two atomic operations; the C++ compiler's does not.
 PASSES = [name for name in cfg.get("pythran", "optimizations").split() if not name.endswith(".Inlining")]
@@ -64,8 +62,16 @@ def register(lanes):
     sys.modules["lanes"] = stand_in
 
 
+def functors(names):
+    """C++ text: the header of the vocabulary, and its functions as the objects that Pythran calls."""
+    lines = (f"DEFINE_FUNCTOR(pythonic::lanes, {name});" for name in names)
+    return "\n".join(
+        ['#include "lanes.hpp"', "PYTHONIC_NS_BEGIN", "namespace lanes {", *lines, "}", "PYTHONIC_NS_END", ""]
+    )
+
+
 def translate(source, name):
-    """C++ text of an extension module.
+    """C++ text of an extension module, once `register` has been called.
 
     Parameters
     ----------
@@ -80,12 +86,8 @@ def translate(source, name):
         The file is outside of what Pythran understands.
     """
     module, _ = pythran.generate_cxx(name, source, spec_parser(source), optimizations=PASSES)
-    text = str(module)
-    first = OWN_INCLUDE.search(text)
-    if first is None:
-        return text
-    head, tail = text[: first.start()], text[first.start() :]
-    return head + CORE_INCLUDE + OWN_INCLUDE.sub("", tail)
+    before, *after = OWN_INCLUDE.split(str(module))
+    return before + (functors(tables.MODULES["lanes"]) if after else "") + "".join(after)
 
 
 def main(kernel, out):
