@@ -1,0 +1,33 @@
+"""Tokenizers: text <-> token ids, from the metadata of a model file. Refuses to know files, models and conversations."""
+
+from ..errors import ModelFileError
+from .base import StreamDecoder, Tokenizer, read_key
+from .bpe import BPE
+
+MODELS = {"gpt2": BPE}  # tokenizer.ggml.model -> class
+
+__all__ = ["StreamDecoder", "Tokenizer", "load_tokenizer"]
+
+
+def load_tokenizer(metadata):
+    """The tokenizer that a model file describes.
+
+    Parameters
+    ----------
+    metadata : dict
+        Of a GGUF file, its `tokenizer.ggml.*` keys.
+
+    Returns
+    -------
+    Tokenizer
+
+    Raises
+    ------
+    ModelFileError
+        The tokenizer is of a kind that is not supported, or its keys are missing or contradict each other.
+    """
+    model = read_key(metadata, "model", str)
+    if model not in MODELS:
+        known = ", ".join(MODELS)
+        raise ModelFileError(f"Tokenizer model {model[:80]!r} is not supported; use a model file with one of: {known}.")
+    return MODELS[model](metadata)
