@@ -1,0 +1,150 @@
+"""The one thread that loads models and runs generations, and the handle by which another thread follows a job.
+
+Knows nothing of models, prompts or outputs: a job is a generator function, its events are passed on as they are.
+"""
+
+import contextlib
+import queue
+import sys
+import threading
+
+from nbllm.errors import NbLLMError
+from nbllm.runtime.events import StopFlag
+
+# A lock that waits cannot be interrupted on Windows, so there the wait looks up this often, in seconds.
+WAIT = 0.1 if sys.platform == "win32" else None
+
+
+class Handle:
+    """A submitted job, as the thread that follows it sees it.
+
+    Iterate to get the job's events as they come; the iteration ends with the job, and raises what the job raised.
+    A KeyboardInterrupt while waiting loses nothing: iterate on to get the rest. One thread follows a job at a time.
+
+    Attributes
+    ----------
+    events : list
+        All events so far, from the first.
+    """
+
+    def __init__(self, worker: threading.Thread):
+        self.events = []
+        self._worker = worker
+        self._flag = StopFlag()
+        self._read = 0  # how many of the events the follower has had
+        self._error = None
+        self._ended = False
+        # Only wakes the follower: what counts is in the fields above, so an interrupt that hits between a `get` and
+        # the next line loses no event. SimpleQueue, since its waiting is written in C and leaves no lock held.
+        self._wake = queue.SimpleQueue()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        assert threading.current_thread() is not self._worker, "a job that waits for a job would wait forever"
+        while True:
+            ended = self._ended  # looked at before the events: the last event comes before the end
+            if self._read < len(self.events):
+                self._read += 1
+                return self.events[self._read - 1]
+            if ended:
+                raise self._error or StopIteration
+            with contextlib.suppress(queue.Empty):
+                self._wake.get(timeout=WAIT)
+
+    def stop(self):
+        """Ask the job to stop, from any thread. It ends by itself, with its last events; a queued job when its turn
+        comes."""
+        self._flag.set()
+
+    def wait(self) -> list:
+        """Wait for the end of the job and return all its events; raises what the job raised."""
+        for _ in self:
+            pass
+        return self.events
+
+    def _run(self, job):
+        assert threading.current_thread() is self._worker
+        try:
+            with contextlib.closing(job(self._flag)) as events:
+                for event in events:
+                    self.events.append(event)
+                    self._wake.put(None)
+        except BaseException as error:  # the thread goes on; the follower gets it
+            self._end(error)
+        else:
+            self._end()
+
+    def _end(self, error=None):
+        self._error = error
+        self._ended = True
+        self._wake.put(None)
+
+
+class Worker:
+    """Runs jobs one at a time, in the order they were submitted.
+
+    Thread rules
+    ------------
+    - Only the worker's thread runs jobs, and only jobs touch a model, its cache and the conversation while they run.
+      A job's generator is started, continued and closed there.
+    - Any thread may `submit`, and `stop` any handle. One thread at a time iterates over a handle, never the worker's.
+    - All that crosses threads is events, which are immutable, and the stop flag, one word of memory.
+    - A follower that no longer wants to wait, for a model that is loading for instance, may just leave: the job goes
+      on to its end, and what it made is kept by whoever the job gave it to.
+    """
+
+    def __init__(self):
+        self._jobs = queue.SimpleQueue()  # of (job, handle); None ends the thread
+        self._current = None
+        self._closed = False
+        self._lock = threading.Lock()  # around what must not happen between `submit` and `close`
+        self._thread = threading.Thread(target=self._run, name="nbllm worker", daemon=True)
+        self._thread.start()
+
+    def submit(self, job) -> Handle:
+        """Queue a job: a generator function that is given the stop flag and yields events.
+
+        Raises
+        ------
+        NbLLMError
+            The worker was closed, or this process is a fork of the one that started it.
+        """
+        handle = Handle(self._thread)
+        with self._lock:
+            if self._closed or not self._thread.is_alive():
+                raise NbLLMError("the thread that runs models has ended in this process; restart the Jupyter kernel")
+            self._jobs.put((job, handle))
+        return handle
+
+    def close(self, timeout=5.0) -> bool:
+        """Stop the running job, drop the queued ones, end the thread; False if it had not ended after `timeout` s."""
+        assert threading.current_thread() is not self._thread
+        with self._lock, contextlib.suppress(queue.Empty):
+            again, self._closed = self._closed, True
+            while not again:
+                _, handle = self._jobs.get_nowait()
+                handle._end(NbLLMError("not run: the thread that runs models was closed"))
+        self._jobs.put(None)
+        current = self._current
+        if current:
+            current.stop()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self):
+        while self._run_next():
+            pass
+
+    def _run_next(self):
+        """Run one job. A method of its own, so that while waiting nothing of the last job is kept in memory."""
+        item = self._jobs.get()
+        if item is None:
+            return False
+        job, self._current = item
+        if self._closed:  # between the `get` and here
+            self._current.stop()
+        self._current._run(job)
+        self._current = None
+        return True
