@@ -1,0 +1,240 @@
+"""Writes small GGUF files: any metadata and tensors, or a random, seeded model of architecture llama.
+
+Own code on purpose, so that the reader is not tested against itself. Knows just enough quantisation for small models.
+"""
+
+import struct
+
+import numpy as np
+
+VALUE_TYPES = {  # NumPy kind and size -> GGUF value type
+    "u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": 7, "u8": 10, "i8": 11, "f8": 12,
+}  # fmt: skip
+UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+WORDS = ["Ġthe", "Ġand", "Ġof", "Ġto", "hello", "Ġworld", "user", "assistant", "system", "ing", "tion", "Ġmoon"]
+
+
+# ---- quantisation: float32 (rows, columns) -> uint8 (rows, row_bytes)
+
+
+def encode(values, block_type):
+    """The bytes of float32 values (..., columns) as blocks of the type named."""
+    elements, function = ENCODERS[block_type]
+    blocks = np.ascontiguousarray(values, np.float32).reshape(-1, elements)  # (blocks, elements)
+    return function(blocks).tobytes()
+
+
+def _bytes(array, dtype):
+    return array.astype(dtype).reshape(len(array), -1).view(np.uint8)  # (blocks, bytes)
+
+
+def _inverse(d):
+    return np.divide(1, d, out=np.zeros_like(d), where=d != 0)
+
+
+def _nibbles(codes):
+    codes = codes.astype(np.uint8)  # (blocks, 32)
+    return codes[:, :16] | codes[:, 16:] << 4
+
+
+def _bf16(blocks):
+    bits = blocks.view(np.uint32)
+    return _bytes((bits + 0x7FFF + (bits >> 16 & 1)) >> 16, "<u2")  # round to nearest, ties to even
+
+
+def _q4_0(blocks):
+    peak = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], 1)  # (blocks, 1) of the largest magnitude
+    d = (peak / -8).astype(np.float32)
+    codes = np.clip(np.floor(blocks * _inverse(d) + np.float32(8.5)), 0, 15)
+    return np.concatenate([_bytes(d, "<f2"), _nibbles(codes)], 1)
+
+
+def _q4_1(blocks):
+    low = blocks.min(1, keepdims=True)
+    d = ((blocks.max(1, keepdims=True) - low) / 15).astype(np.float32)
+    codes = np.clip(np.floor((blocks - low) * _inverse(d) + np.float32(0.5)), 0, 15)
+    return np.concatenate([_bytes(d, "<f2"), _bytes(low, "<f2"), _nibbles(codes)], 1)
+
+
+def _q8_0(blocks):
+    d = (np.abs(blocks).max(1, keepdims=True) / 127).astype(np.float32)
+    return np.concatenate([_bytes(d, "<f2"), _bytes(np.rint(blocks * _inverse(d)), np.int8)], 1)
+
+
+ENCODERS = {  # name -> elements of a block, function
+    "F32": (1, lambda blocks: _bytes(blocks, "<f4")),
+    "F16": (1, lambda blocks: _bytes(blocks, "<f2")),
+    "BF16": (1, _bf16),
+    "Q4_0": (32, _q4_0),
+    "Q4_1": (32, _q4_1),
+    "Q8_0": (32, _q8_0),
+}
+TYPE_IDS = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 8, "BF16": 30}
+
+
+# ---- the container
+
+
+def string(text):
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def value(v):
+    """The type and the bytes of a metadata value: bool, int (u32), float (f32), str, list of str, NumPy scalar or array."""
+    if isinstance(v, list):
+        return struct.pack("<IIQ", ARRAY, STRING, len(v)) + b"".join(map(string, v))
+    if isinstance(v, str):
+        return struct.pack("<I", STRING) + string(v)
+    if isinstance(v, np.ndarray):
+        return struct.pack("<IIQ", ARRAY, VALUE_TYPES[v.dtype.str[1:]], len(v)) + v.tobytes()
+    if isinstance(v, np.generic):
+        return struct.pack("<I", VALUE_TYPES[v.dtype.str[1:]]) + v.tobytes()
+    if isinstance(v, bool):
+        return struct.pack("<I?", BOOL, v)
+    return struct.pack("<Ii", INT32, v) if isinstance(v, int) and v < 0 else _number(v)
+
+
+def _number(v):
+    return struct.pack("<II", UINT32, v) if isinstance(v, int) else struct.pack("<If", FLOAT32, v)
+
+
+def gguf_bytes(metadata, tensors, version=3):
+    """A GGUF file as bytes.
+
+    Parameters
+    ----------
+    metadata : dict
+    tensors : dict
+        Name to (float32 array, block type name).
+    """
+    alignment = metadata.get("general.alignment", 32)
+    head = bytearray(b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(metadata)))
+    for key, v in metadata.items():
+        head += string(key) + value(v)
+    data = bytearray()
+    for name, (array, block_type) in tensors.items():
+        dims = array.shape[::-1]
+        head += string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, TYPE_IDS[block_type], len(data))
+        data += encode(array, block_type)
+        data += bytes(-len(data) % alignment)
+    head += bytes(-len(head) % alignment)
+    return bytes(head + data)
+
+
+# ---- a model
+
+
+def byte_spelling():
+    """GPT-2's printable character for each byte, in the order of the bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
+
+
+def tokenizer_metadata():
+    """A byte-level BPE vocabulary: three special tokens, the 256 bytes, and what merges make of a few words."""
+    tokens, merges = SPECIALS + byte_spelling(), []
+    for word in WORDS:
+        for end in range(1, len(word)):
+            if word[: end + 1] not in tokens:
+                tokens.append(word[: end + 1])
+                merges.append(f"{word[:end]} {word[end]}")
+    types = np.array([3] * len(SPECIALS) + [1] * (len(tokens) - len(SPECIALS)), np.int32)
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.chat_template": CHAT_TEMPLATE,
+    }
+
+
+def llama(
+    block_type="Q4_0",
+    embedding_type="Q8_0",
+    width=64,
+    heads=4,
+    kv_heads=2,
+    head_dim=None,
+    layers=2,
+    feed_forward=96,
+    context=256,
+    tied=True,
+    rope_base=10000.0,
+    rope_freqs=False,
+    eps=1e-5,
+    seed=0,
+):
+    """Metadata and tensors of a random model of architecture llama.
+
+    `block_type` is that of the layers' matrices, `embedding_type` that of the token embedding and of the output.
+    The vocabulary's size is no multiple of 16, so the last rows of the output never fill a tile.
+    """
+    random = np.random.default_rng(seed)
+    head_dim = head_dim or width // heads
+    metadata = {
+        "general.architecture": "llama",
+        "general.name": "tiny",
+        "llama.context_length": context,
+        "llama.embedding_length": width,
+        "llama.block_count": layers,
+        "llama.feed_forward_length": feed_forward,
+        "llama.attention.head_count": heads,
+        "llama.attention.head_count_kv": kv_heads,
+        "llama.attention.layer_norm_rms_epsilon": eps,
+        "llama.rope.dimension_count": head_dim,
+        "llama.rope.freq_base": rope_base,
+        **tokenizer_metadata(),
+    }
+    if head_dim != width // heads:
+        metadata |= {"llama.attention.key_length": head_dim, "llama.attention.value_length": head_dim}
+    vocab = len(metadata["tokenizer.ggml.tokens"])
+
+    def matrix(rows, columns, scale=1.0, kind=block_type):
+        return (random.standard_normal((rows, columns)) * scale / np.sqrt(columns)).astype(np.float32), kind
+
+    def vector(n, mean=1.0):
+        return (mean + 0.2 * random.standard_normal(n)).astype(np.float32), "F32"
+
+    tensors = {
+        "token_embd.weight": matrix(vocab, width, np.sqrt(width), embedding_type),
+        "output_norm.weight": vector(width),
+    }
+    if not tied:
+        tensors["output.weight"] = matrix(vocab, width, 3.0, embedding_type)
+    if rope_freqs:
+        tensors["rope_freqs.weight"] = vector(head_dim // 2, 2.0)
+    for i in range(layers):
+        tensors |= {
+            f"blk.{i}.attn_norm.weight": vector(width),
+            f"blk.{i}.attn_q.weight": matrix(heads * head_dim, width, 1.5),
+            f"blk.{i}.attn_k.weight": matrix(kv_heads * head_dim, width, 1.5),
+            f"blk.{i}.attn_v.weight": matrix(kv_heads * head_dim, width, 1.5),
+            f"blk.{i}.attn_output.weight": matrix(width, heads * head_dim),
+            f"blk.{i}.ffn_norm.weight": vector(width),
+            f"blk.{i}.ffn_gate.weight": matrix(feed_forward, width),
+            f"blk.{i}.ffn_up.weight": matrix(feed_forward, width),
+            f"blk.{i}.ffn_down.weight": matrix(width, feed_forward),
+        }
+    return metadata, tensors
+
+
+def write_llama(path, version=3, metadata=None, **options):
+    """Write a random model to `path`, its metadata updated with `metadata`; returns the path. Options as of `llama`."""
+    own, tensors = llama(**options)
+    path.write_bytes(gguf_bytes(own | (metadata or {}), tensors, version))
+    return path
