@@ -7,6 +7,7 @@ each public function there is a function of Pythran's module `lanes`, and those 
 first argument.
 """
 
+import hashlib
 import inspect
 import pathlib
 import re
@@ -22,6 +23,8 @@ from pythran.spec import spec_parser
 
 # Pythran includes one header a function; ours come in one.
 OWN_INCLUDE = re.compile(r"#include <pythonic/(?:include/)?lanes/\w+\.hpp>\n")
+
+NOT_KERNELS = {"__init__.py", "translate.py"}
 
 # Pythran's inlining copies each array argument, at the price of two atomic operations; the C++ compiler's does not.
 PASSES = [name for name in cfg.get("pythran", "optimizations").split() if not name.endswith(".Inlining")]
@@ -70,23 +73,32 @@ def functors(names):
     )
 
 
-def translate(source, name):
+def fingerprint(folder):
+    """One hash of all kernel sources in a folder, so that a test can tell whether a build is of the present ones."""
+    files = sorted(path for path in pathlib.Path(folder).glob("*.py") if path.name not in NOT_KERNELS)
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def translate(kernel):
     """C++ text of an extension module, once `register` has been called.
 
     Parameters
     ----------
-    source : str
-        Text of the kernel file.
-    name : str
-        Name of the module, without its package.
+    kernel : pathlib.Path
+        The kernel file; it may import from files beside it.
 
     Raises
     ------
     pythran.errors.PythranSyntaxError
         The file is outside of what Pythran understands.
     """
-    module, _ = pythran.generate_cxx(name, source, spec_parser(source), optimizations=PASSES)
-    before, *after = OWN_INCLUDE.split(str(module))
+    source = kernel.read_text(encoding="utf-8")
+    module, _ = pythran.generate_cxx(
+        kernel.stem, source, spec_parser(source), optimizations=PASSES, module_dir=str(kernel.parent)
+    )
+    # The module's `__pythran__` holds a hash of this one file; the files beside it count too.
+    text = str(module).replace(hashlib.sha256(source.encode("ascii", "ignore")).hexdigest(), fingerprint(kernel.parent))
+    before, *after = OWN_INCLUDE.split(text)
     return before + (functors(tables.MODULES["lanes"]) if after else "") + "".join(after)
 
 
@@ -94,8 +106,7 @@ def main(kernel, out):
     import lanes
 
     register(lanes)
-    kernel = pathlib.Path(kernel)
-    pathlib.Path(out).write_text(translate(kernel.read_text(encoding="utf-8"), kernel.stem), encoding="utf-8")
+    pathlib.Path(out).write_text(translate(pathlib.Path(kernel)), encoding="utf-8")
 
 
 if __name__ == "__main__":

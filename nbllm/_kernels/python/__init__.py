@@ -1,10 +1,11 @@
 """The kernels uncompiled: slow, and what the compiled ones are compared with.
 
-A kernel says `from lanes import ...`, for Pythran knows the vocabulary as a top-level module; so that name is given to it here.
+Kernel files import each other, and the vocabulary `lanes`, as top-level modules, for that is how Pythran finds them; so
+those names are given to them here.
 """
 
 import sys
+from importlib import import_module
 
-from nbllm._kernels.python import lanes
-
-sys.modules["lanes"] = lanes
+for _name in ("lanes", "elementwise", "matmul", "attention"):  # each imports only those before it
+    sys.modules[_name] = import_module(f"{__name__}.{_name}")

@@ -1,0 +1,51 @@
+# make demo   from nothing to a model that answers in a notebook
+# make lab    the same notebook, live in JupyterLab
+# make test   from nothing to the whole test suite
+# make bench  measures speed
+#
+# Needs Python 3.11 or newer, g++ and make; everything else goes into .venv. Another Python: make PYTHON=python3.13 demo
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+SOURCES := $(shell find nbllm kernels_src kernelspec -type f -not -name '*.pyc') meson.build pyproject.toml README.md
+
+export PATH := $(VENV)/bin:$(PATH)
+
+.PHONY: demo lab test bench clean
+.SECONDARY:
+
+# Notebooks and tests run in a folder from which `import nbllm` finds what is installed, not this folder's sources.
+
+demo: $(VENV)/installed-demo
+	nbllm pull
+	cd demo_notebooks && python run.py 01_first_chat.ipynb
+
+lab: $(VENV)/installed-lab
+	nbllm pull
+	cd demo_notebooks && jupyter lab 01_first_chat.ipynb
+
+test: $(VENV)/installed-test
+	cd tests && pytest
+
+bench: $(VENV)/installed-bench
+	nbllm pull
+	cd benchmarks && python run.py
+
+clean:
+	rm -rf .venv build
+
+$(VENV):
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("nbllm needs Python 3.11 or newer and $(PYTHON) is older: make PYTHON=... names another")'
+	$(PYTHON) -m venv $@
+
+$(VENV)/requirements-%.txt: pyproject.toml | $(VENV)
+	@echo "Installing what nbllm needs."
+	python -c 'import tomllib; all = tomllib.load(open("pyproject.toml", "rb")); project = all["project"]; print(*all["build-system"]["requires"], *project["dependencies"], *project["optional-dependencies"]["$*"], sep="\n")' > $@.new
+	python -m pip install -r $@.new
+	mv $@.new $@
+
+# The build folder is kept, so that the next build compiles only what has changed.
+$(VENV)/installed-%: $(VENV)/requirements-%.txt $(SOURCES)
+	@echo "Compiling the kernels and installing nbllm: some minutes the first time."
+	python -m pip install -v --no-deps --no-build-isolation -Cbuild-dir=$(VENV)/build .
+	touch $@
