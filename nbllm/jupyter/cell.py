@@ -1,0 +1,101 @@
+"""A cell that waits for a job: its events go to the cell's output, and an interrupt stops it.
+
+`run` blocks, for magics; `run_async` awaits, for the Local LLM kernel. All output is made on the cell's own thread, so
+none arrives after the cell has ended or in another cell.
+"""
+
+import asyncio
+import signal
+import threading
+from contextlib import contextmanager
+
+from nbllm.errors import Stopped
+
+
+def run(session, job, output):
+    """Run `job` and show its events until the last.
+
+    Raises
+    ------
+    Stopped
+        The user interrupted. What was written stays in the output and in the conversation.
+    """
+    with _ending(output), _stop_on_interrupt(session, output):
+        handle = session.submit(job)
+        output.paint()
+        for event in handle:
+            output.event(event)
+
+
+async def run_async(session, job, output):
+    """As `run`, with the event loop free meanwhile; here an interrupt arrives as the cell's cancellation."""
+    loop, events = asyncio.get_running_loop(), asyncio.Queue()
+
+    def forwarding(stop):
+        last = None
+        try:
+            for event in job(stop):
+                loop.call_soon_threadsafe(events.put_nowait, event)
+                yield
+        except BaseException as error:  # raised again by `show`, in the cell
+            last = error
+        loop.call_soon_threadsafe(events.put_nowait, last)
+
+    async def show():
+        while (event := await events.get()) is not None:
+            if isinstance(event, BaseException):
+                raise event
+            output.event(event)
+
+    with _ending(output):
+        handle = session.submit(forwarding)
+        output.paint()
+        try:
+            await show()
+        except asyncio.CancelledError:
+            handle.stop()
+            if not output.began:
+                raise
+            await show()
+
+
+@contextmanager
+def _ending(output):
+    """Finishes the output, however the cell ends."""
+    try:
+        yield
+        stopped = output.finish_reason == "stopped"
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        stopped = True
+    except BaseException:
+        output.finish()
+        raise
+    message = output.stopped()
+    output.finish()
+    if stopped:
+        raise Stopped(message)
+
+
+@contextmanager
+def _stop_on_interrupt(session, output):
+    """An interrupt sets the stop flag and the last events follow: raised at any place, it could lose one of them.
+
+    It is raised where nothing can be lost, while the model is found and loaded, and when it comes a second time.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals do not come here
+        yield
+        return
+    stopped = False
+
+    def interrupt(signum, frame):
+        nonlocal stopped
+        session.stop()
+        if stopped or not output.began:
+            raise KeyboardInterrupt
+        stopped = True
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

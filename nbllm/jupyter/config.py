@@ -1,0 +1,52 @@
+"""The settings of a notebook, as traits: `%config NbLLM.temperature = 0`, `c.NbLLM.model = ...`, `--NbLLM.threads=2`.
+
+The sampling options are those of `Sampling`, field by field. Knows nothing of cells and loads no model.
+"""
+
+from dataclasses import fields
+from numbers import Integral
+
+from traitlets import Float, Int, List, Unicode, validate
+from traitlets.config import Configurable
+
+from nbllm.runtime.options import Sampling
+
+
+def _trait(option):
+    kind, optional = option.metadata.get("kind"), option.metadata.get("optional", False)
+    help = option.metadata["help"]
+    if kind is None:
+        return List(Unicode(), list(option.default), help=help).tag(config=True)
+    return (Int if kind is Integral else Float)(option.default, allow_none=optional, help=help).tag(config=True)
+
+
+class NbLLM(Configurable):
+    """What `%%chat` uses where its options say nothing."""
+
+    model = Unicode(None, allow_none=True, help="a known model's name or a path; none is the default model").tag(
+        config=True
+    )
+    system = Unicode(None, allow_none=True, help="system prompt of new conversations").tag(config=True)
+    context = Int(None, allow_none=True, min=1, help="tokens of context; none is what the model was made for").tag(
+        config=True
+    )
+    threads = Int(None, allow_none=True, min=1, help="threads to compute with; none is one a core").tag(config=True)
+    vars().update({option.name: _trait(option) for option in fields(Sampling)})
+
+    @validate(*(option.name for option in fields(Sampling)))
+    def _in_range(self, proposal):
+        Sampling().updated(**{proposal["trait"].name: proposal["value"]})
+        return proposal["value"]
+
+    def sampling(self) -> Sampling:
+        """The sampling options as they are set now."""
+        return Sampling(**{option.name: getattr(self, option.name) for option in fields(Sampling)})
+
+
+def settings(shell) -> NbLLM:
+    """The settings of this IPython shell, which `%config` lists; the first call makes them."""
+    for configurable in shell.configurables:
+        if isinstance(configurable, NbLLM):
+            return configurable
+    shell.configurables.append(NbLLM(parent=shell))
+    return shell.configurables[-1]

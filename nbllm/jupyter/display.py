@@ -1,0 +1,192 @@
+"""One reply in the output of the cell that asked: it grows while the model writes, and ends with a quiet footer.
+
+A notebook gets display updates under an id of their own, as Markdown and plain text, never HTML; a terminal gets the
+text as it comes. Built from events alone; knows no model and no thread. Called from the cell's own thread only.
+"""
+
+import re
+import sys
+import time
+from dataclasses import asdict
+
+from IPython.display import display
+
+from nbllm import __version__
+from nbllm.chat.conversation import Notice
+from nbllm.jupyter.markdown import markdown
+from nbllm.jupyter.session import Answering, Loading, Pulling
+from nbllm.model import Text
+from nbllm.runtime.events import Done, Prefill
+
+INTERVAL = 0.06  # seconds between updates: more often freezes browsers, which render the whole reply each time
+_CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}  # no escapes in terminals
+_CUT = {  # finish reasons that are told; a reply that ended by itself says nothing
+    "length": "cut at {sampling.max_tokens} tokens (--max-tokens)",
+    "context": "cut: the context of {context} tokens is full",
+    "stopped": "stopped",
+}
+
+
+class Output:
+    """What is known of a reply so far. Subclasses paint it.
+
+    Attributes
+    ----------
+    text : str
+        The reply as far as it is there.
+    doing : str
+        What happens while there is no text.
+    began : bool
+        The conversation has the question, so a stop now waits for the last events.
+    stats, finish_reason
+        Of the last event; None before it.
+    """
+
+    def __init__(self, filled=()):
+        self.text = ""
+        self.doing = "reading the prompt"
+        self.began = False
+        self.stats = None
+        self.finish_reason = None
+        self._share = None  # how much of `doing` is done, 0 to 1
+        self._filled = filled  # names of variables whose values were put into the prompt
+        self._notices = []
+        self._asked = None  # Answering
+        self._painted = -float("inf")
+        self._pause = INTERVAL
+
+    def event(self, event):
+        """Take one event, and paint if it is time."""
+        soon = self._TAKE[type(event)](self, event)
+        now = time.monotonic()
+        if not soon or now - self._painted >= self._pause:
+            self.paint()
+            self._painted = time.monotonic()
+            self._pause = max(INTERVAL, 4 * (self._painted - now))
+
+    def finish(self):
+        """Paint the last state. Without a `Done` among the events, what was being done is taken away."""
+        self.doing = self._share = None
+        self.paint(final=True)
+
+    def footer(self) -> str:
+        """Model, counts, speed, seed, and why the reply was cut if it was; empty before the end."""
+        if self.stats is None:
+            return ""
+        stats, sampling = self.stats, self._asked.sampling
+        cut = _CUT.get(self.finish_reason, "").format(sampling=sampling, context=self._asked.context)
+        parts = [
+            self._asked.model,
+            f"{stats.prompt_tokens - stats.reused_tokens} tokens read, {stats.reused_tokens} reused, "
+            f"{stats.generated_tokens} written",
+            f"{stats.decode_per_second:.1f} tokens/s" if stats.decode_per_second else "",
+            f"seed {sampling.seed}" if sampling.temperature else "",
+            f"with the value of {', '.join(self._filled)}" if self._filled else "",
+            cut,
+        ]
+        return " · ".join(part for part in parts if part)
+
+    def metadata(self) -> dict:
+        """What made this reply, for the output's metadata in the saved notebook."""
+        if self.stats is None:
+            return {}
+        asked = {"version": __version__, "model": self._asked.model, "fingerprint": self._asked.fingerprint}
+        speed = {"tokens_per_second": round(self.stats.decode_per_second, 2), "finish_reason": self.finish_reason}
+        return {"nbllm": {**asked, "sampling": asdict(self._asked.sampling), **asdict(self.stats), **speed}}
+
+    def stopped(self) -> str:
+        """What to tell the user who stopped this reply."""
+        if self.stats is not None and self.text:
+            return f"Stopped after {self.stats.generated_tokens} tokens; the partial reply is kept."
+        return f"Stopped while {self.doing}." if self.doing else "Stopped before the reply began."
+
+    def status(self) -> str:
+        """What is being done, in words; empty when nothing is."""
+        if self.doing is None:
+            return ""
+        return self.doing if self._share is None else f"{self.doing}: {self._share:.0%}"
+
+    def paint(self, final=False):
+        raise NotImplementedError
+
+    # Each takes an event and returns whether painting may wait for the next one.
+
+    def _pulling(self, event):
+        new, self.doing = self._share is None, f"downloading {event.name} ({event.total / 1e6:.0f} MB)"
+        self._share = event.done / event.total
+        return not new
+
+    def _loading(self, event):
+        self.doing, self._share = f"loading {event.name}", None
+
+    def _answering(self, event):
+        self.doing, self._share, self._asked = "reading the prompt", None, event
+
+    def _prefill(self, event):
+        self.began = True
+        self._share = (event.done - event.reused) / max(1, event.total - event.reused)
+        return True
+
+    def _text(self, event):
+        first, self.text = not self.text, self.text + event.text
+        return not first
+
+    def _notice(self, event):
+        self._notices.append(event.text)
+
+    def _done(self, event):
+        self.stats, self.finish_reason = event.stats, event.finish_reason
+        return True
+
+    _TAKE = {Pulling: _pulling, Loading: _loading, Answering: _answering, Prefill: _prefill, Text: _text,
+             Notice: _notice, Done: _done}
+
+
+class NotebookOutput(Output):
+    """Display updates; only the last stays in the saved notebook."""
+
+    _handle = None
+
+    def paint(self, final=False):
+        plain = "\n\n".join([*self._notices, self.text or self.status()])
+        quiet = [f"*{_escaped(line)}*" for line in (*self._notices, "" if self.text else self.status()) if line]
+        body = [*quiet, markdown(self.text), f"*{_escaped(self.footer())}*" if final and self.footer() else ""]
+        data = {"text/plain": plain, "text/markdown": "\n\n".join(part for part in body if part)}
+        metadata = self.metadata() if final else {}
+        if self._handle is not None:
+            self._handle.update(data, raw=True, metadata=metadata)
+        elif data["text/plain"]:
+            self._handle = display(data, raw=True, metadata=metadata, display_id=True)
+
+
+class TerminalOutput(Output):
+    """The text as it comes, then the footer on a line of its own."""
+
+    _shown = 0  # characters of text
+    _told = 0  # notices
+
+    def paint(self, final=False):
+        tty = sys.stdout.isatty()
+        parts = ["\r\x1b[K"] if tty and not self._shown else []  # away with the status line
+        parts += [f"[{notice}]\n" for notice in self._notices[self._told:]]
+        if self.text:
+            parts.append(self.text[self._shown:].translate(_CONTROL))
+        elif tty:
+            parts.append(self.status())
+        if final and self.text:
+            parts.append("\n")
+        if final and self.footer():
+            parts.append(f"[{self.footer()}]\n".translate(_CONTROL))
+        self._told, self._shown = len(self._notices), len(self.text)
+        sys.stdout.write("".join(parts))
+        sys.stdout.flush()
+
+
+def _escaped(text):
+    """Literal text for Markdown: a model's or a variable's name may hold anything."""
+    return re.sub(r"([\\`*_{}\[\]<>$#|!~&])", r"\\\1", text)
+
+
+def output(shell, filled=()) -> Output:
+    """The output that suits the front end of this IPython shell."""
+    return (NotebookOutput if hasattr(shell, "kernel") else TerminalOutput)(filled)

@@ -1,0 +1,109 @@
+"""The "Local LLM" Jupyter kernel: a cell of prose is a message to the model; magics, `!` and `%%py` cells run.
+
+An IPython kernel in all else, so variables, history, completion and widgets are there. Prose becomes an awaited call
+by an input transformer: the history keeps what was typed, and the event loop stays free while the model writes.
+
+    python -m nbllm.jupyter.local_llm_kernel -f CONNECTION_FILE
+"""
+
+import re
+
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelapp import IPKernelApp
+
+from nbllm import __version__, load_ipython_extension
+from nbllm.jupyter import session
+from nbllm.jupyter.cell import run_async
+from nbllm.jupyter.config import settings
+from nbllm.jupyter.display import output
+from nbllm.jupyter.interpolate import interpolate, variables
+
+_PYTHON = re.compile(r"%%py[ \t]*\n?$")
+_COMMAND = re.compile(r"%{1,2}[A-Za-z_]|![^\s!]|\?{1,2}[A-Za-z_%]")  # "50 % of", "!" and "?" alone are prose
+
+
+def transform(lines: list[str]) -> list[str]:
+    """The Python for a typed cell, in lines: `%%py` cells as they are, commands for IPython, prose as a call.
+
+    A `%%py` line is blanked, not removed, so that line numbers in tracebacks are those of the cell. Commands may stand
+    above prose, which is asked after them.
+    """
+    start = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
+    if start == len(lines):
+        return lines
+    if _PYTHON.match(lines[start]):
+        return ["\n"] * (start + 1) + lines[start + 1 :]
+    if lines[start].startswith("%%"):
+        return lines[start:]
+    while start < len(lines) and (_COMMAND.match(lines[start]) or not lines[start].strip()):
+        start += 1
+    prose = "".join(lines[start:])
+    return lines[:start] + ([f"await get_ipython().kernel.ask({prose!r})\n"] if prose.strip() else [])
+
+
+class LocalLLMKernel(IPythonKernel):
+    """An IPython kernel whose cells are a conversation."""
+
+    implementation = "nbllm"
+    implementation_version = __version__
+    banner = f"Local LLM (nbllm {__version__}): write to the model. Python in cells that start with %%py; %chat help"
+    language_info = {
+        "name": "markdown",
+        "mimetype": "text/markdown",
+        "file_extension": ".md",
+        "codemirror_mode": "markdown",
+        "pygments_lexer": "markdown",
+    }
+    help_links = []
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._typed = None  # the cell being run, as it was typed
+        load_ipython_extension(self.shell)
+        self.shell.input_transformers_cleanup.insert(0, self._transform)
+
+    def _transform(self, lines):
+        # Only the cell itself: what cells, start-up files and %run give to run_cell is Python.
+        return transform(lines) if "".join(lines).removesuffix("\n") == self._typed else lines
+
+    async def ask(self, prose):
+        """Ask the model and show the reply in the running cell."""
+        current = session.session(settings(self.shell))
+        prompt, filled = interpolate(prose.strip("\n"), variables(self.shell))
+        await run_async(current, current.ask(prompt, current.sampling()), output(self.shell, filled))
+
+    async def do_execute(self, code, silent, store_history=True, user_expressions=None, allow_stdin=False, **cell):
+        # Silent code comes from front ends, not from the user, and is Python.
+        self._typed = None if silent else code.removesuffix("\n")
+        try:
+            return await super().do_execute(code, silent, store_history, user_expressions, allow_stdin, **cell)
+        finally:
+            self._typed = None
+
+    def do_is_complete(self, code):
+        return super().do_is_complete(code) if _is_command(code) else {"status": "complete"}
+
+    def do_complete(self, code, cursor_pos):
+        if _is_command(code):
+            return super().do_complete(code, cursor_pos)
+        nothing = {"matches": [], "cursor_start": cursor_pos, "cursor_end": cursor_pos}
+        return {"status": "ok", "metadata": {}, **nothing}
+
+    def do_inspect(self, code, cursor_pos, detail_level=0, omit_sections=()):
+        if _is_command(code):
+            return super().do_inspect(code, cursor_pos, detail_level, omit_sections)
+        return {"status": "ok", "found": False, "data": {}, "metadata": {}}
+
+    async def interrupt_request(self, stream, ident, parent):
+        # On the control thread, so it works whatever the main thread does, and also when no cell runs.
+        if session.running() is not None:
+            session.running().stop()
+        await super().interrupt_request(stream, ident, parent)
+
+
+def _is_command(code):
+    return _COMMAND.match(code.lstrip()) is not None
+
+
+if __name__ == "__main__":
+    IPKernelApp.launch_instance(kernel_class=LocalLLMKernel)

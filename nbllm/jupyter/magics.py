@@ -1,0 +1,156 @@
+"""`%%chat` asks, `%chat` does the rest. Parses what was typed; the session does the work, `cell` and `display` show it.
+
+The options of `%%chat` are those of `Sampling`, field by field. Imported by `%load_ext nbllm`, so it imports nothing
+that is not there already in any Jupyter kernel.
+"""
+
+import argparse
+import shlex
+from dataclasses import fields
+from numbers import Integral
+
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
+
+from nbllm.errors import NbLLMError, OptionError
+from nbllm.jupyter.config import NbLLM, settings
+from nbllm.runtime.options import Sampling
+
+_SHORT = {"temperature": "-t"}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise OptionError(f"%%chat: {message}; the options are {', '.join(self._option_string_actions)}")
+
+
+def _name(text):
+    if not text.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name for a variable")
+    return text
+
+
+def _parser():
+    parser = _Parser("%%chat", add_help=False, allow_abbrev=False, exit_on_error=True)
+    parser.add_argument("-s", "--system", metavar="TEXT", help="system prompt, from here on in this conversation")
+    parser.add_argument("-o", "--out", metavar="NAME", type=_name, help="keep the reply in this variable")
+    parser.add_argument("--raw", action="store_true", help="leave {name} as it is, also where it names a variable")
+    for option in fields(Sampling):
+        kind, flag = option.metadata.get("kind"), "--" + option.name.replace("_", "-")
+        how = {"type": int if kind is Integral else float} if kind else {"action": "append"}
+        parser.add_argument(
+            *(_SHORT[option.name], flag) if option.name in _SHORT else (flag,), **how, metavar="X", default=None,
+            help=f"{option.metadata['help']} (default {option.default})".replace("%", "%%"),
+        )
+    return parser
+
+
+_PARSER = _parser()
+_CHAT_HELP = f"""Ask the model what the cell says; the reply streams into the cell's output.
+
+{_PARSER.format_help()}
+In the prompt, {{name}} becomes the value of that variable, if there is one; everything else stays as it is.
+An interrupt stops the reply; what is there is kept. Defaults: %config NbLLM
+"""
+
+
+@magics_class
+class ChatMagics(Magics):
+    """The magics of one IPython shell."""
+
+    @no_var_expand
+    @cell_magic("chat")
+    def ask(self, line, cell):
+        from nbllm.chat.conversation import Reply
+        from nbllm.jupyter.cell import run
+        from nbllm.jupyter.display import output
+        from nbllm.jupyter.interpolate import interpolate, variables
+        from nbllm.jupyter.session import session
+
+        given = vars(_PARSER.parse_args(_words(line)))
+        name, system, raw = given.pop("out"), given.pop("system"), given.pop("raw")
+        current = session(settings(self.shell))
+        sampling = current.sampling(**{option: value for option, value in given.items() if value is not None})
+        prompt, filled = (cell.strip("\n"), []) if raw else interpolate(cell.strip("\n"), variables(self.shell))
+        if not prompt.strip():
+            raise NbLLMError("the prompt is empty: write it below the %%chat line")
+        shown = output(self.shell, filled)
+        try:
+            run(current, current.ask(prompt, sampling, system), shown)
+        finally:
+            if name is not None and shown.stats is not None:
+                self.shell.user_ns[name] = Reply(shown.text, shown.stats, shown.finish_reason, sampling.seed)
+
+    ask.__doc__ = _CHAT_HELP
+
+    @no_var_expand
+    @line_magic("chat")
+    def command(self, line):
+        """The conversation and the model: %chat help lists the commands."""
+        name, _, argument = line.strip().partition(" ")
+        name = name or "help"
+        if name not in _COMMANDS:
+            known = ", ".join(_COMMANDS)
+            raise OptionError(f"%chat has no {name!r}; there are {known}. To ask, start a cell with %%chat")
+        _COMMANDS[name][0](self, argument.strip())
+
+    def _new(self, argument):
+        self._run(lambda current: current.new())
+
+    def _info(self, argument):
+        from nbllm.chat.info import info
+        from nbllm.jupyter.session import running
+
+        print(info(running() and running().model))
+
+    def _model(self, argument):
+        from nbllm.chat.info import info
+        from nbllm.jupyter.session import running
+
+        if argument:
+            path = argument[1:-1] if argument[0] == argument[-1] in "\"'" else argument
+            self._run(lambda current: current.switch(path))
+
+    def _help(self, argument):
+        for usage, help in (command[1:] for command in _COMMANDS.values()):
+            print(f"%chat {usage:22} {help}")
+        print(f"\n%%chat [options]\n{_CHAT_HELP}")
+
+    def _run(self, job):
+        from nbllm.jupyter.cell import run
+        from nbllm.jupyter.display import output
+        from nbllm.jupyter.session import session
+
+        current = session(settings(self.shell))
+        run(current, job(current), output(self.shell))
+
+
+_COMMANDS = {  # name: (method, usage, help)
+    "new": (ChatMagics._new, "new", "start a new conversation"),
+    "info": (ChatMagics._info, "info", "the model, the threads, the processor and the kernels chosen for it"),
+    "model": (ChatMagics._model, "model [NAME_OR_PATH]", "change the model, the conversation goes on; or list them"),
+    "help": (ChatMagics._help, "help", "this"),
+}
+
+
+def register(shell):
+    """Add the magics and their settings to this shell, once."""
+    settings(shell)
+    if "chat" not in shell.magics_manager.magics["cell"]:
+        shell.register_magics(ChatMagics(shell))
+
+
+def unregister(shell):
+    """Take the magics and their settings away, end the worker and free the model."""
+    from nbllm.jupyter.session import close
+
+    close()
+    shell.configurables[:] = [each for each in shell.configurables if not isinstance(each, NbLLM | ChatMagics)]
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop("chat", None)
+
+
+def _words(line):
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise OptionError(f"%%chat: {str(error).lower()} in {line.strip()!r}") from error

@@ -1,0 +1,72 @@
+r"""A reply's text as Markdown that any notebook shows as it was meant, finished or not.
+
+Models write \( \) and \[ \] for mathematics, $ for money, and HTML for anything; a notebook's Markdown eats the first,
+takes the second for mathematics and the third for markup. Outside code, mathematics gets the dollars that notebooks
+know, other dollars are escaped, and `<` is an entity, so that HTML stays text. Images become links: showing a reply
+must not fetch anything. Knows nothing of models and displays.
+"""
+
+import re
+
+# A fence may stand in a list item or a quotation; the info string after backticks holds no backtick (CommonMark 4.5).
+_FENCE = re.compile(r"(?P<indent>[ \t>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*)(?P<fence>`{3,}(?!.*`)|~{3,})")
+
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")  # not str.splitlines: it ends lines where Markdown does not
+
+# Lengths are bounded so that a hostile reply costs no more than an honest one. A dollar opens mathematics when no space
+# follows it, and closes it when no space precedes and no digit follows: the rule of Pandoc's tex_math_dollars.
+_INLINE = re.compile(
+    r"""(?P<code> (?<!`)(?P<ticks>`+)(?!`) [^\n]{1,2000}? (?<!`)(?P=ticks)(?!`) )
+      | \\\( [ ]* (?P<round>  [^\n]{1,1000}?) [ ]* \\\)
+      | \\\[      (?P<square> (?:(?!\n[ \t]*\n)[\s\S]){1,2000}?) \\\]
+      | (?P<display> \$\$ (?:(?!\n[ \t]*\n)[^$]){1,2000} \$\$ )
+      | (?P<inline> \$(?=[^\s$])[^$\n]{0,1000}(?<![\s\\])\$(?!\d) )
+      | (?P<kept> \\[^\n] )
+      | (?P<dollar> \$ ) | (?P<less> < ) | (?P<image> !(?=\[) )""",
+    re.VERBOSE,
+)
+
+
+def _math(text, dollars):
+    return dollars + text.replace("<", r"\lt ") + dollars
+
+
+_REWRITE = {
+    "code": lambda text: text,
+    "round": lambda text: _math(text, "$"),
+    "square": lambda text: _math(text, "$$"),
+    "display": lambda text: _math(text[2:-2], "$$"),
+    "inline": lambda text: _math(text[1:-1], "$"),
+    "kept": lambda text: "&lt;" if text == r"\<" else text,
+    "dollar": lambda text: r"\$",
+    "less": lambda text: "&lt;",
+    "image": lambda text: r"\!",
+}
+
+
+def _inline(match):
+    kind = match.lastgroup if match.lastgroup != "ticks" else "code"
+    return _REWRITE[kind](match[kind])
+
+
+def markdown(text: str) -> str:
+    """`text` rewritten for a notebook. A code fence that is open at the end is closed, so that what follows is not code."""
+    parts, prose = [], []  # prose: lines since the last fence
+    closing = None  # the pattern that closes the open fence
+    for line in _LINE.findall(text.replace("\r\n", "\n").replace("\r", "\n")):
+        if closing is None and (match := _FENCE.match(line)):
+            parts += [_INLINE.sub(_inline, "".join(prose)), line]
+            prose.clear()
+            fence = match["fence"]
+            closing = re.compile(rf"[ \t>]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$")
+            end = re.sub(r"[^\s>]", " ", match["indent"]) + fence
+        elif closing is None:
+            prose.append(line)
+        else:
+            parts.append(line)
+            if closing.match(line):
+                closing = None
+    parts.append(_INLINE.sub(_inline, "".join(prose)))
+    if closing is not None:
+        parts += ["" if text.endswith("\n") else "\n", end]
+    return "".join(parts)

@@ -1,0 +1,208 @@
+"""The one session of a Jupyter kernel: its worker, its model, loaded on first use, and its conversation.
+
+Cells, panel and the Local LLM kernel ask through it and get the same events. Knows nothing of outputs.
+"""
+
+import atexit
+import hashlib
+import queue
+import secrets
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nbllm import catalogue
+from nbllm.chat.conversation import Chat, Notice
+from nbllm.chat.worker import Worker
+from nbllm.errors import ModelNotFoundError, Stopped
+from nbllm.jupyter.config import NbLLM
+from nbllm.model import load
+from nbllm.runtime.options import Sampling
+
+
+@dataclass(frozen=True)
+class Pulling:
+    """The default model is being fetched; `done` of `total` bytes have arrived."""
+
+    name: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The model is being loaded."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Answering:
+    """The model is ready and starts on this question, with these options; the seed in them is the one in use."""
+
+    model: str
+    fingerprint: str
+    context: int
+    sampling: Sampling
+
+
+class Session:
+    """One model and one conversation.
+
+    Threads: `model` and `chat` are written by jobs on the worker's thread only. Other threads submit jobs, set stop
+    flags and read.
+    """
+
+    def __init__(self, config: NbLLM):
+        self.config = config
+        self.model = None
+        self.chat = None
+        self._loaded = None  # (model, context, threads) as the settings were when the model was loaded
+        self._fingerprint = None
+        self._running = None  # the handle of the newest job
+        self._worker = Worker()
+        atexit.register(self.close)
+
+    def sampling(self, **options) -> Sampling:
+        """The settings with these options over them, and a seed drawn if there is none: replies always carry theirs."""
+        sampling = self.config.sampling().updated(**options)
+        return sampling if sampling.seed is not None else sampling.updated(seed=secrets.randbits(32))
+
+    def submit(self, job):
+        """Run a job on the worker: a callable that takes a stop flag and yields events. Returns its handle."""
+        self._running = self._worker.submit(job)
+        return self._running
+
+    def stop(self):
+        """Stop what is running, from any thread, cell or no cell."""
+        if self._running is not None:
+            self._running.stop()
+
+    def ask(self, prompt: str, sampling: Sampling, system: str | None = None):
+        """The job that asks: loads the model if need be, then yields what the conversation yields."""
+
+        def job(stop):
+            yield from self._ready(stop)
+            if stop.is_set():
+                raise Stopped("Stopped before the question was asked; the model is loaded.")
+            if system is not None:
+                self.chat.system = system
+            yield Answering(self.model.name, self._fingerprint, self.model.context, sampling)
+            yield from self.chat.stream(prompt, stop_flag=stop, **asdict(sampling))
+
+        return job
+
+    def switch(self, name: str):
+        """The job that changes the model; the conversation goes on. After an error the old model is still there."""
+
+        def job(stop):
+            before, self.config.model = self.config.model, name
+            try:
+                yield from self._ready(stop)
+            except BaseException:
+                self.config.model = before
+                raise
+            kept = f"; the conversation of {len(self.chat.messages)} messages goes on" if self.chat.messages else ""
+            yield Notice(f"The model is {self.model.name}, with a context of {self.model.context} tokens{kept}.")
+
+        return job
+
+    def new(self):
+        """The job that starts a new conversation with the system prompt of the settings."""
+
+        def job(stop):
+            if self.chat is not None:
+                self.chat.new()
+                self.chat.system = self.config.system
+            yield Notice("A new conversation.")
+
+        return job
+
+    def close(self):
+        """Stop what is running, end the worker and free the model."""
+        atexit.unregister(self.close)
+        self.stop()
+        if self._worker.close() and self.model is not None:
+            self.model.close()
+        self.model = self.chat = None
+
+    def _ready(self, stop):
+        wanted = (self.config.model, self.config.context, self.config.threads)
+        if self._loaded == wanted:
+            return
+        path = yield from self._find(self.config.model, stop)
+        yield Loading(path.stem)
+        model = load(path, context=self.config.context, threads=self.config.threads)
+        chat = Chat(model, system=self.config.system)
+        if self.chat is not None:
+            chat.system, chat.messages = self.chat.system, self.chat.messages
+            self.model.close()
+        self.model, self.chat, self._loaded, self._fingerprint = model, chat, wanted, _fingerprint(path)
+        if chat.notice:
+            yield Notice(chat.notice)
+
+    def _find(self, name, stop):
+        try:
+            return catalogue.find(name)
+        except ModelNotFoundError:
+            if name is not None:  # only the default model is fetched without being asked for by name
+                raise
+        return (yield from _pull(stop))
+
+
+def _pull(stop):
+    """Yields Pulling while the default model arrives; returns its path. The callback of `pull` runs on its own thread."""
+    news = queue.SimpleQueue()
+
+    def progress(done, total):
+        if stop.is_set():
+            raise Stopped("Stopped while downloading the model.")
+        news.put(Pulling(catalogue.DEFAULT.name, done, total))
+
+    def fetch():
+        try:
+            news.put(catalogue.pull(progress=progress))
+        except BaseException as error:  # raised again below, on the worker's thread
+            news.put(error)
+
+    threading.Thread(target=fetch, name="nbllm-pull", daemon=True).start()
+    while isinstance(event := news.get(), Pulling):
+        yield event
+    if isinstance(event, BaseException):
+        raise event
+    return event
+
+
+def _fingerprint(path: Path) -> str:
+    """Tells model files apart in metadata: sha256 over the size and the first and last MiB. Not a check of the file."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(1 << 20))
+        file.seek(max(0, size - (1 << 20)))
+        digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+_session = None
+
+
+def session(config: NbLLM) -> Session:
+    """The session of this Jupyter kernel; the first call starts it, with these settings."""
+    global _session
+    if _session is None:
+        _session = Session(config)
+    return _session
+
+
+def close():
+    """End the session, if there is one."""
+    global _session
+    if _session is not None:
+        _session.close()
+        _session = None
+
+
+def running() -> Session | None:
+    """The session if it was started; does not start it."""
+    return _session
