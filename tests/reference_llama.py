@@ -61,21 +61,6 @@ def reference_logits(path, ids):
     return Reference(path).logits(ids)
 
 
-def kl_divergence(reference, logits):
-    """Kullback-Leibler divergence of one set of next-token distributions from another, in nats.
-
-    Parameters
-    ----------
-    reference, logits : float32 (n, vocab)
-
-    Returns
-    -------
-    float64 (n,)
-    """
-    log_p, log_q = _log_softmax(reference), _log_softmax(logits)
-    return (np.exp(log_p) * (log_p - log_q)).sum(-1)
-
-
 def _rotate(x, cos, sin):
     """Rotate adjacent pairs of x (n, heads, head_dim) by angles (n, 1, head_dim // 2)."""
     even, odd = x[..., ::2], x[..., 1::2]
@@ -85,9 +70,3 @@ def _rotate(x, cos, sin):
 def _softmax(x):
     x = np.exp(x - x.max(-1, keepdims=True))
     return x / x.sum(-1, keepdims=True)
-
-
-def _log_softmax(logits):
-    x = logits.astype(np.float64)
-    x -= x.max(-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))

@@ -3,7 +3,8 @@
 import numpy as np
 import oracle_models
 import pytest
-from reference_llama import kl_divergence, reference_logits
+from divergence import kl_divergence
+from reference_llama import reference_logits
 
 
 @pytest.mark.parametrize("name", oracle_models.MODELS)
