@@ -18,6 +18,7 @@ import pythran
 from pythran import tables
 from pythran.config import cfg
 from pythran.conversion import ToNotEval
+from pythran.errors import PythranSyntaxError
 from pythran.intrinsic import FunctionIntr, ReadEffect, UpdateEffect
 from pythran.spec import spec_parser
 
@@ -103,10 +104,15 @@ def translate(kernel):
 
 
 def main(kernel, out):
+    sys.path.insert(0, str(pathlib.Path(__file__).parent))  # under PYTHONSAFEPATH it is not there already
     import lanes
 
     register(lanes)
-    pathlib.Path(out).write_text(translate(pathlib.Path(kernel)), encoding="utf-8")
+    try:
+        text = translate(pathlib.Path(kernel))
+    except PythranSyntaxError as error:
+        sys.exit(f"{kernel}: {error}")
+    pathlib.Path(out).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
