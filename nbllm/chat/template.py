@@ -1,0 +1,78 @@
+"""A model file's chat template, rendered: messages become the prompt's text.
+
+Templates are programs by strangers, so they run in `sandbox.py`, and whatever goes wrong in one becomes one line. Knows
+nothing of tokens.
+"""
+
+from functools import lru_cache
+
+from jinja2 import TemplateSyntaxError
+
+from nbllm.chat.sandbox import MAX_TEXT, Refusal, Sandbox
+from nbllm.errors import ModelFileError, OptionError
+
+# For a model that brings no template; the most common form among chat models.
+CHATML = """{% for message in messages %}<|im_start|>{{ message['role'] }}
+{{ message['content'] }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def render(template, messages, bos="", eos="", add_generation_prompt=True):
+    """The text of a prompt, as Hugging Face's `apply_chat_template` makes it.
+
+    Parameters
+    ----------
+    template : str
+        Jinja source, `tokenizer.chat_template` of a GGUF file.
+    messages : list of dict
+        Each with `role` ("system", "user" or "assistant") and `content`.
+    bos, eos : str
+        What `bos_token` and `eos_token` are in the template.
+    add_generation_prompt : bool
+        Whether to end with what comes before an assistant's reply.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    OptionError
+        The template refuses these messages, as many refuse a system message.
+    ModelFileError
+        The template is not valid, fails, or asks for too much.
+    """
+    variables = {
+        "messages": messages,
+        "bos_token": bos,
+        "eos_token": eos,
+        "add_generation_prompt": add_generation_prompt,
+        "tools": None,
+        "documents": None,
+    }
+    try:
+        return Sandbox.run(_compiled(template), variables)
+    except Refusal as refusal:
+        hint = "; try it without a system message" if messages and messages[0]["role"] == "system" else ""
+        raise OptionError(f"the model's chat template refuses the conversation: {_line(refusal)}{hint}") from refusal
+    except TemplateSyntaxError as error:
+        raise ModelFileError(
+            f"the model's chat template is not valid in line {error.lineno}: {_line(error)}; use another model file"
+        ) from error
+    except Exception as error:  # whatever a stranger's program may raise
+        raise ModelFileError(
+            f"the model's chat template fails: {_line(error) or type(error).__name__}; use another model file"
+        ) from error
+
+
+@lru_cache(8)
+def _compiled(template):
+    if len(template) > MAX_TEXT:
+        raise ValueError(f"it is {len(template):,} characters long")
+    return Sandbox().from_string(template)
+
+
+def _line(error):
+    """A stranger's message as one line of bounded length."""
+    return " ".join(str(error).split())[:200]
