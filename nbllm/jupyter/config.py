@@ -6,7 +6,7 @@ The sampling options are those of `Sampling`, field by field. Knows nothing of c
 from dataclasses import fields
 from numbers import Integral
 
-from traitlets import Float, Int, List, Unicode, validate
+from traitlets import Float, Int, List, Unicode
 from traitlets.config import Configurable
 
 from nbllm.runtime.options import Sampling
@@ -33,13 +33,8 @@ class NbLLM(Configurable):
     threads = Int(None, allow_none=True, min=1, help="threads to compute with; none is one a core").tag(config=True)
     vars().update({option.name: _trait(option) for option in fields(Sampling)})
 
-    @validate(*(option.name for option in fields(Sampling)))
-    def _in_range(self, proposal):
-        Sampling().updated(**{proposal["trait"].name: proposal["value"]})
-        return proposal["value"]
-
     def sampling(self) -> Sampling:
-        """The sampling options as they are set now."""
+        """The sampling options as they are set now; raises OptionError when one is out of range."""
         return Sampling(**{option.name: getattr(self, option.name) for option in fields(Sampling)})
 
 

@@ -44,7 +44,7 @@ class Output:
 
     def __init__(self, filled=()):
         self.text = ""
-        self.doing = "reading the prompt"
+        self.doing = "waiting for the model"
         self.began = False
         self.stats = None
         self.finish_reason = None
@@ -87,12 +87,13 @@ class Output:
         return " · ".join(part for part in parts if part)
 
     def metadata(self) -> dict:
-        """What made this reply, for the output's metadata in the saved notebook."""
+        """For the output's metadata: whether the text is there yet, and at the end all that made this reply."""
         if self.stats is None:
-            return {}
+            return {"nbllm": {"state": "writing" if self.text else "waiting"}}
         asked = {"version": __version__, "model": self._asked.model, "fingerprint": self._asked.fingerprint}
         speed = {"tokens_per_second": round(self.stats.decode_per_second, 2), "finish_reason": self.finish_reason}
-        return {"nbllm": {**asked, "sampling": asdict(self._asked.sampling), **asdict(self.stats), **speed}}
+        made = {**asked, "sampling": asdict(self._asked.sampling), **asdict(self.stats), **speed}
+        return {"nbllm": {"state": "done", **made}}
 
     def stopped(self) -> str:
         """What to tell the user who stopped this reply."""
@@ -146,17 +147,20 @@ class NotebookOutput(Output):
     """Display updates; only the last stays in the saved notebook."""
 
     _handle = None
+    _sent = None
 
     def paint(self, final=False):
         plain = "\n\n".join([*self._notices, self.text or self.status()])
         quiet = [f"*{_escaped(line)}*" for line in (*self._notices, "" if self.text else self.status()) if line]
         body = [*quiet, markdown(self.text), f"*{_escaped(self.footer())}*" if final and self.footer() else ""]
         data = {"text/plain": plain, "text/markdown": "\n\n".join(part for part in body if part)}
-        metadata = self.metadata() if final else {}
+        if data == self._sent:
+            return
         if self._handle is not None:
-            self._handle.update(data, raw=True, metadata=metadata)
-        elif data["text/plain"]:
-            self._handle = display(data, raw=True, metadata=metadata, display_id=True)
+            self._handle.update(data, raw=True, metadata=self.metadata())
+        elif plain:
+            self._handle = display(data, raw=True, metadata=self.metadata(), display_id=True)
+        self._sent = data
 
 
 class TerminalOutput(Output):

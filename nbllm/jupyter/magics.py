@@ -39,7 +39,7 @@ def _parser():
         how = {"type": int if kind is Integral else float} if kind else {"action": "append"}
         parser.add_argument(
             *(_SHORT[option.name], flag) if option.name in _SHORT else (flag,), **how, metavar="X", default=None,
-            help=f"{option.metadata['help']} (default {option.default})".replace("%", "%%"),
+            help=f"{option.metadata['help']} (default {option.default or 'none'})".replace("%", "%%"),
         )
     return parser
 
@@ -103,17 +103,15 @@ class ChatMagics(Magics):
         print(info(running() and running().model))
 
     def _model(self, argument):
-        from nbllm.chat.info import info
-        from nbllm.jupyter.session import running
-
-        if argument:
-            path = argument[1:-1] if argument[0] == argument[-1] in "\"'" else argument
-            self._run(lambda current: current.switch(path))
+        if not argument:
+            raise NotImplementedError
+        path = argument[1:-1] if argument[0] == argument[-1] in "\"'" else argument
+        self._run(lambda current: current.switch(path))
 
     def _help(self, argument):
         for usage, help in (command[1:] for command in _COMMANDS.values()):
             print(f"%chat {usage:22} {help}")
-        print(f"\n%%chat [options]\n{_CHAT_HELP}")
+        print("\n" + _CHAT_HELP)
 
     def _run(self, job):
         from nbllm.jupyter.cell import run

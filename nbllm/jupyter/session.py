@@ -133,13 +133,14 @@ class Session:
         path = yield from self._find(self.config.model, stop)
         yield Loading(path.stem)
         model = load(path, context=self.config.context, threads=self.config.threads)
+        if stop.is_set() and self.model is not None:  # a first model is kept for the next question, another is not
+            model.close()
+            raise Stopped(f"Stopped; the model is still {self.model.name}.")
         chat = Chat(model, system=self.config.system)
         if self.chat is not None:
             chat.system, chat.messages = self.chat.system, self.chat.messages
             self.model.close()
         self.model, self.chat, self._loaded, self._fingerprint = model, chat, wanted, _fingerprint(path)
-        if chat.notice:
-            yield Notice(chat.notice)
 
     def _find(self, name, stop):
         try:
