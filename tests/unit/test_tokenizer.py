@@ -1,0 +1,215 @@
+"""Byte-level BPE gives llama.cpp's ids, round-trips text, and streams the same text as it decodes."""
+
+import gzip
+import json
+import lzma
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_gguf
+
+from nbllm.errors import ModelFileError, OptionError
+from nbllm.formats.gguf import open_gguf
+from nbllm.tokenizers import load_tokenizer
+
+DATA = Path(__file__).parents[1] / "data"
+GPT2_CASES = json.loads((DATA / "gpt2_tokens.json").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    """GPT-2's vocabulary, in which the order of the merges is that of the tokens after the 256 bytes."""
+    merges = lzma.decompress((DATA / "gpt2_merges.txt.xz").read_bytes()).decode().split("\n")
+    spelling = tiny_gguf.byte_spelling()
+    singles = sorted(spelling, key=lambda char: (ord(char) >= 256, ord(char)))
+    tokens = singles + [merge.replace(" ", "") for merge in merges] + ["<|endoftext|>"]
+    return load_tokenizer(
+        {
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": "gpt-2",
+            "tokenizer.ggml.tokens": tokens,
+            "tokenizer.ggml.merges": merges,
+            "tokenizer.ggml.token_type": np.array([1] * (len(tokens) - 1) + [3], np.int32),
+            "tokenizer.ggml.eos_token_id": len(tokens) - 1,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def smollm2(default_model):
+    with open_gguf(default_model) as file:
+        return load_tokenizer(file.metadata)
+
+
+@pytest.fixture
+def tiny():
+    """Metadata of a small vocabulary, for a test to change."""
+    return tiny_gguf.tokenizer_metadata()
+
+
+@pytest.mark.parametrize("text, ids", GPT2_CASES, ids=range(len(GPT2_CASES)))
+def test_llama_cpp_vectors_for_gpt2(gpt2, text, ids):
+    assert gpt2.encode(text, special=False) == ids
+
+
+def test_recorded_ids_of_2000_varied_strings(smollm2):
+    cases = json.loads(gzip.decompress((DATA / "smollm2_tokens.json.gz").read_bytes()))["cases"]
+    assert len(cases) == 2000
+    assert [text for text, ids in cases if smollm2.encode(text) != ids] == []
+
+
+def random_strings(seed):
+    """10,000 strings of code points from all planes, mostly from where text is."""
+    draw = random.Random(seed)
+    ranges = [(0, 0x80), (0x80, 0x800), (0x800, 0xD800), (0xE000, 0x10000), (0x10000, 0x20000), (0x10000, 0x110000)]
+    for _ in range(10_000):
+        yield "".join(chr(draw.randrange(*draw.choice(ranges))) for _ in range(draw.randrange(20)))
+
+
+def test_10000_random_strings_round_trip(gpt2):
+    assert [text for text in random_strings(1) if gpt2.decode(gpt2.encode(text)) != text] == []
+
+
+def test_what_the_default_vocabulary_cannot_spell_is_all_that_a_round_trip_loses(smollm2):
+    absent = {byte for byte, char in enumerate(tiny_gguf.byte_spelling()) if char not in smollm2.ids}
+    assert absent == {4, 6, 19, 20, 22, 29, 0xC0, 0xC1, 0xF1, 0xF2, *range(0xF5, 0x100)}  # control, unassigned, never
+    for text in random_strings(2):
+        kept = bytes(byte for byte in text.encode() if byte not in absent).decode("utf-8", "replace")
+        assert smollm2.decode(smollm2.encode(text)) == kept
+
+
+def test_streamed_text_equals_decoded_text_at_every_token(smollm2):
+    draw = random.Random(3)
+    for text in list(random_strings(4))[:200]:
+        scrambled = [draw.randrange(smollm2.vocab_size) for _ in range(10)]  # characters cut short, bytes out of order
+        for ids in (smollm2.encode(text), scrambled):
+            stream, streamed = smollm2.stream(), ""
+            for n, id in enumerate(ids, 1):
+                streamed += stream.push(id)
+                assert smollm2.decode(ids[:n]).rstrip("\ufffd") == streamed.rstrip("\ufffd")
+            assert streamed + stream.finish() == smollm2.decode(ids)
+
+
+def test_a_character_appears_with_its_last_token(gpt2):
+    ids, stream = gpt2.encode("🦀"), gpt2.stream()
+    assert len(ids) > 1
+    assert [stream.push(id) for id in ids] == [""] * (len(ids) - 1) + ["🦀"]
+    assert stream.finish() == ""
+
+
+def merge_slowly(ranks, symbols):
+    """The definition: merge the leftmost pair of lowest rank until none is left."""
+    while True:
+        pairs = [(ranks[pair], i) for i, pair in enumerate(map(" ".join, zip(symbols, symbols[1:]))) if pair in ranks]
+        if not pairs:
+            return symbols
+        i = min(pairs)[1]
+        symbols = [*symbols[:i], symbols[i] + symbols[i + 1], *symbols[i + 2 :]]
+
+
+def test_merging_is_that_of_the_definition(gpt2):
+    draw, ranks = random.Random(5), gpt2._ranks
+    for _ in range(2000):
+        alphabet = draw.choice(["ab", "helo", "theaniro", "=-", "0123456789", "Ġ", "abcdefghijklmnopqrstuvwxyz"])
+        symbols = [draw.choice(alphabet) for _ in range(draw.randrange(1, 40))]
+        assert gpt2._merge(list(symbols)) == merge_slowly(ranks, symbols)
+
+
+@pytest.mark.parametrize("text", ["a" * 100_000, "ab" * 50_000, " " * 100_000, "\n" * 100_000, "字" * 30_000, "1" * 100_000])
+def test_one_word_of_any_length_takes_no_quadratic_time(smollm2, text):
+    start = time.perf_counter()
+    assert smollm2.decode(smollm2.encode(text)) == text
+    assert time.perf_counter() - start < 20  # about half a second; quadratic would be an hour
+
+
+def test_special_tokens_are_parsed_or_stay_text(smollm2):
+    text = "<|im_start|>user\nhi<|im_end|>"
+    ids, plain = smollm2.encode(text), smollm2.encode(text, special=False)
+    assert (ids[0], ids[-1]) == (1, 2)
+    assert not smollm2.special_ids & set(plain)
+    assert smollm2.decode(ids) == smollm2.decode(plain) == text
+
+
+def test_of_special_tokens_that_overlap_the_longest_wins(tiny):
+    tokens = [*tiny["tokenizer.ggml.tokens"], "<a>", "<a><b>", "<b>"]
+    types = np.concatenate([tiny["tokenizer.ggml.token_type"], np.array([3, 3, 3], np.int32)])
+    tokenizer = load_tokenizer(tiny | {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types})
+    a, ab, b = range(len(tokens) - 3, len(tokens))
+    assert tokenizer.encode("<a><b><a><b><b><a>") == [ab, ab, b, a]
+
+
+def test_user_defined_tokens_are_parsed_even_where_special_ones_are_not(tiny):
+    tokens = [*tiny["tokenizer.ggml.tokens"], "<tab>"]
+    types = np.append(tiny["tokenizer.ggml.token_type"], np.int32(4))
+    tokenizer = load_tokenizer(tiny | {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types})
+    assert tokenizer.encode("<tab>", special=False) == [len(tokens) - 1]
+    assert tokenizer.decode([len(tokens) - 1]) == "<tab>"
+    assert len(tokens) - 1 not in tokenizer.special_ids
+
+
+def test_ends_are_what_the_file_names_and_the_known_texts(tiny):
+    assert load_tokenizer(tiny).end_ids == {0, 2}  # <|endoftext|> by its text, <|im_end|> by both
+    assert load_tokenizer(tiny | {"tokenizer.ggml.eot_token_id": 5}).end_ids == {0, 2, 5}
+    normal = np.ones_like(tiny["tokenizer.ggml.token_type"])
+    tokenizer = load_tokenizer(tiny | {"tokenizer.ggml.token_type": normal})
+    assert tokenizer.special_ids == tokenizer.end_ids == {0, 2}  # special although the file calls them normal
+
+
+def test_ids_of_beginning_and_end_are_those_of_the_file(tiny):
+    tokenizer = load_tokenizer(tiny)
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.add_bos) == (1, 2, False)
+    assert load_tokenizer(tiny | {"tokenizer.ggml.add_bos_token": True}).add_bos is True
+    assert load_tokenizer(tiny | {"tokenizer.ggml.add_bos_token": True}).encode("") == []
+    del tiny["tokenizer.ggml.bos_token_id"], tiny["tokenizer.ggml.eos_token_id"]
+    assert (load_tokenizer(tiny).bos_id, load_tokenizer(tiny).eos_id) == (None, None)
+
+
+def test_a_lone_surrogate_does_no_harm(gpt2):
+    assert gpt2.decode(gpt2.encode("a\ud800b")).strip("\ufffd") == "a\ufffd\ufffd\ufffdb"
+
+
+def test_a_merge_whose_result_is_no_token_falls_back_to_bytes(tiny):
+    tokenizer = load_tokenizer(tiny | {"tokenizer.ggml.merges": ["x y", "h e"]})
+    tokens = tiny["tokenizer.ggml.tokens"]
+    assert tokenizer.encode("xyhe") == [tokens.index("x"), tokens.index("y"), tokens.index("he")]
+
+
+@pytest.mark.parametrize("id", [-1, 302, 2**40])
+def test_an_id_outside_the_vocabulary_is_refused(tiny, id):
+    with pytest.raises(OptionError, match=str(id)):
+        load_tokenizer(tiny).decode([id])
+
+
+REFUSED = {  # what is wrong -> (changes to the metadata, what the message names)
+    "unknown model": ({"model": "llama"}, "'llama'"),
+    "no model": ({"model": None}, "tokenizer.ggml.model is missing"),
+    "model is a number": ({"model": 3}, "tokenizer.ggml.model"),
+    "unknown pre-tokenizer": ({"pre": "qwen2"}, "'qwen2'"),
+    "no pre-tokenizer": ({"pre": None}, "'default'"),
+    "no tokens": ({"tokens": None}, "tokenizer.ggml.tokens is missing"),
+    "tokens are numbers": ({"tokens": np.arange(3)}, "tokenizer.ggml.tokens"),
+    "empty vocabulary": ({"tokens": []}, "tokenizer.ggml.tokens is empty"),
+    "no merges": ({"merges": None}, "tokenizer.ggml.merges is missing"),
+    "merges are a text": ({"merges": "a b"}, "tokenizer.ggml.merges"),
+    "too few token types": ({"token_type": np.ones(3, np.int32)}, "tokenizer.ggml.token_type has 3"),
+    "token types are texts": ({"token_type": ["a"]}, "tokenizer.ggml.token_type"),
+    "bos out of range": ({"bos_token_id": 302}, "tokenizer.ggml.bos_token_id is 302"),
+    "eos out of range": ({"eos_token_id": 2**32 - 1}, "tokenizer.ggml.eos_token_id is 4294967295"),
+    "eot negative": ({"eot_token_id": -1}, "tokenizer.ggml.eot_token_id is -1"),
+    "eos is a text": ({"eos_token_id": "</s>"}, "tokenizer.ggml.eos_token_id"),
+    "bos wanted but not named": ({"add_bos_token": True, "bos_token_id": None}, "bos_token_id"),
+}
+
+
+@pytest.mark.parametrize("changes, named", REFUSED.values(), ids=REFUSED)
+def test_a_vocabulary_that_cannot_be_used_is_refused_in_one_line(tiny, changes, named):
+    for name, value in changes.items():
+        tiny[f"tokenizer.ggml.{name}"] = value
+        if value is None:
+            del tiny[f"tokenizer.ggml.{name}"]
+    with pytest.raises(ModelFileError) as caught:
+        load_tokenizer(tiny)
+    assert named in str(caught.value) and "\n" not in str(caught.value)
