@@ -10,6 +10,7 @@ import gzip
 import json
 import random
 import sys
+import unicodedata
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -87,7 +88,8 @@ def mutate(rng, text):
 def any_characters(rng):
     planes = [(0x20, 0x7F), (0xA0, 0x250), (0x370, 0x530), (0x590, 0xE00), (0x1E00, 0x2C00), (0x3040, 0x9FFF), (0xAC00, 0xD7A4),
               (0xF900, 0xFFFE), (0x1F300, 0x1FAFF), (0x10000, 0x1F000), (0x20000, 0x2FA20)]  # fmt: skip
-    return "".join(chr(rng.randrange(*rng.choice(planes))) for _ in range(rng.randrange(1, 30)))
+    drawn = (chr(rng.randrange(*rng.choice(planes))) for _ in range(rng.randrange(1, 30)))
+    return "".join(char for char in drawn if unicodedata.category(char) != "Cn")  # it may become a letter one day
 
 
 def strings():
