@@ -1,0 +1,115 @@
+"""What a layer does to one token's row of numbers: norm, rope, activation, and quantising to 8 bits.
+
+Rows are stretches of flat arrays. Knows nothing of matrices, threads or layers.
+"""
+
+import numpy as np
+
+from lanes import (
+    add,
+    add_i32,
+    div,
+    fma,
+    largest,
+    load_f32,
+    magnitude,
+    max_f32,
+    mul,
+    pow2,
+    put_f16,
+    round_i32,
+    select_greater,
+    splat_f32,
+    store_f16,
+    store_f32,
+    store_i8,
+    sub,
+    sum_f32,
+    sum_i32,
+    to_f32,
+)
+
+
+def exp(v):
+    """e to the power of every lane, to 2 units in the last place; 0 below -87, the value at 88 above it.
+
+    2^n * e^r with n = round(v / ln 2) and |r| <= ln 2 / 2; ln 2 is taken away in two parts, and e^r is a polynomial
+    of degree 6 (the coefficients are those of Cephes' expf).
+    """
+    inside = select_greater(splat_f32(88.0), v, v, splat_f32(88.0))
+    inside = largest(inside, splat_f32(-87.0))
+    n = round_i32(mul(inside, splat_f32(1.44269504)))
+    r = fma(to_f32(n), splat_f32(-0.693359375), inside)
+    r = fma(to_f32(n), splat_f32(2.12194440e-4), r)
+    p = fma(r, splat_f32(1.9875691500e-4), splat_f32(1.3981999507e-3))
+    p = fma(p, r, splat_f32(8.3334519073e-3))
+    p = fma(p, r, splat_f32(4.1665795894e-2))
+    p = fma(p, r, splat_f32(1.6666665459e-1))
+    p = fma(p, r, splat_f32(5.0000001201e-1))
+    p = add(fma(p, mul(r, r), r), splat_f32(1.0))
+    return select_greater(v, splat_f32(-87.0), mul(p, pow2(n)), splat_f32(0.0))
+
+
+def quantise(f, i, n, x, xd, xs, xm):
+    """The n floats of f at i as int8 at the same place in x; per 32 of them, at i / 32: scale, sum, scale * sum."""
+    for b in range(i // 32, (i + n) // 32):
+        low = load_f32(f, b * 32)
+        high = load_f32(f, b * 32 + 16)
+        peak = max_f32(largest(magnitude(low), magnitude(high)))
+        scale = peak / np.float32(127)
+        inverse = np.float32(0)
+        if peak > np.float32(0):
+            inverse = np.float32(127) / peak
+        low_q = round_i32(mul(low, splat_f32(inverse)))
+        high_q = round_i32(mul(high, splat_f32(inverse)))
+        store_i8(x, b * 32, low_q)
+        store_i8(x, b * 32 + 16, high_q)
+        total = sum_i32(add_i32(low_q, high_q))
+        xd[b] = scale
+        xs[b] = total
+        xm[b] = scale * np.float32(total)
+
+
+def rms_norm(f, src, dst, n, w, o, eps):
+    """f[dst :] = f[src :] / sqrt(mean of squares + eps) * weights, n numbers; the weights are floats at byte o of w."""
+    squares = splat_f32(0.0)
+    for j in range(0, n, 16):
+        v = load_f32(f, src + j)
+        squares = fma(v, v, squares)
+    scale = splat_f32(np.float32(1) / np.sqrt(sum_f32(squares) / np.float32(n) + eps))
+    for j in range(0, n, 16):
+        store_f32(f, dst + j, mul(mul(load_f32(f, src + j), scale), load_f32(w, o + 4 * j)))
+
+
+def rope(f, i, head_dim, half, angles, a, scale):
+    """Turn the pairs (j, j + half) of one head at i by the cosines at a in angles, the sines after them; scale it all."""
+    for j in range(2 * half, head_dim):
+        f[i + j] = f[i + j] * scale
+    for j in range(half):
+        c = angles[a + j]
+        s = angles[a + half + j]
+        p = f[i + j]
+        q = f[i + half + j]
+        f[i + j] = (p * c - q * s) * scale
+        f[i + half + j] = (p * s + q * c) * scale
+
+
+def silu_mul(f, gate, up, dst, n):
+    """f[dst :] = silu(f[gate :]) * f[up :], n numbers."""
+    for j in range(0, n, 16):
+        g = load_f32(f, gate + j)
+        sigmoid_inverse = add(splat_f32(1.0), exp(sub(splat_f32(0.0), g)))
+        store_f32(f, dst + j, mul(div(g, sigmoid_inverse), load_f32(f, up + j)))
+
+
+def keep_key(f, i, head_dim, k, o, position):
+    """Put one head's key into the cache at o: tiles of 16 positions, (head_dim, 16) in a tile."""
+    tile = o + position // 16 * 16 * head_dim + position % 16
+    for d in range(head_dim):
+        put_f16(k, tile + d * 16, f[i + d])
+
+
+def keep_value(f, i, head_dim, v, o, position):
+    """Put one head's value into the cache at o: (position, head_dim)."""
+    for d in range(0, head_dim, 16):
+        store_f16(v, o + position * head_dim + d, load_f32(f, i + d))

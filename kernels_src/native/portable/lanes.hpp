@@ -1,0 +1,158 @@
+// The vocabulary in plain C++, for any processor: a value is an array of sixteen, and the compiler makes what it can of it.
+#ifndef LANES_HPP
+#define LANES_HPP
+#include "pythonic/include/utils/functor.hpp"
+#include "pythonic/include/types/ndarray.hpp"
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <omp.h>
+
+PYTHONIC_NS_BEGIN
+namespace lanes {
+
+struct i32 { int32_t v[16]; };
+struct f32 { float v[16]; };
+struct u8 { uint8_t v[64]; };
+struct acc { int32_t v[16]; };
+
+template <class T, class F> inline T each(F f) {
+  T r;
+  for (int l = 0; l < 16; ++l)
+    r.v[l] = f(l);
+  return r;
+}
+template <class To, class From> inline To bits(From from) {
+  static_assert(sizeof(To) == sizeof(From), "same size");
+  To r;
+  std::memcpy(&r, &from, sizeof r);
+  return r;
+}
+inline float widen_f16(uint16_t h) {
+  uint32_t sign = (uint32_t)(h & 0x8000) << 16, rest = h & 0x7fff;
+  if (rest >= 0x7c00)  // infinity and not a number
+    return bits<float>(sign | 0x7f800000 | (rest & 0x3ff) << 13);
+  if (rest >= 0x400)
+    return bits<float>(sign | ((rest << 13) + ((127 - 15) << 23)));
+  float small = (float)rest * 5.9604644775390625e-08f;  // subnormal: a multiple of 2^-24
+  return bits<float>(sign | bits<uint32_t>(small));
+}
+inline uint16_t narrow_f16(float x) {
+  uint32_t u = bits<uint32_t>(x), sign = u >> 16 & 0x8000, rest = u & 0x7fffffff;
+  if (rest > 0x7f800000)
+    return (uint16_t)(sign | 0x7e00 | (rest >> 13 & 0x3ff));
+  if (rest >= 0x477ff000)  // rounds beyond 65504
+    return (uint16_t)(sign | 0x7c00);
+  if (rest < 0x38800000)  // subnormal: adding 0.5 leaves the multiple of 2^-24, rounded to even, in the low bits
+    return (uint16_t)(sign | (bits<uint32_t>(bits<float>(rest) + 0.5f) - 0x3f000000));
+  return (uint16_t)(sign | ((rest + 0xfff + (rest >> 13 & 1) - ((127 - 15) << 23)) >> 13));
+}
+
+template <class A> inline char *at(A const &a, long i) { return (char *)(a.buffer + i); }
+template <class V, class A> inline V load(A const &a, long i) {
+  V r;
+  std::memcpy(&r, at(a, i), sizeof r);
+  return r;
+}
+template <class A> inline int product(uint8_t const *w, A const &x, long j) {
+  return w[0] * x.buffer[j] + w[1] * x.buffer[j + 1] + w[2] * x.buffer[j + 2] + w[3] * x.buffer[j + 3];
+}
+template <class A> inline int product(int8_t const *w, A const &x, long j) {
+  return w[0] * x.buffer[j] + w[1] * x.buffer[j + 1] + w[2] * x.buffer[j + 2] + w[3] * x.buffer[j + 3];
+}
+
+// memory
+template <class A> inline u8 load_u8(A const &a, long i) { return load<u8>(a, i); }
+template <class A> inline f32 load_f32(A const &a, long i) { return load<f32>(a, i); }
+struct halves { uint16_t v[16]; };
+template <class A> inline f32 load_f16(A const &a, long i) {
+  auto h = load<halves>(a, i);
+  return each<f32>([&](int l) { return widen_f16(h.v[l]); });
+}
+template <class A> inline f32 load_bf16(A const &a, long i) {
+  auto h = load<halves>(a, i);
+  return each<f32>([&](int l) { return bits<float>((uint32_t)h.v[l] << 16); });
+}
+template <class A> inline types::none_type store_f32(A const &a, long i, f32 v) {
+  std::memcpy(at(a, i), &v, sizeof v);
+  return {};
+}
+template <class A> inline types::none_type put_f16(A const &a, long i, float x) {
+  uint16_t h = narrow_f16(x);
+  std::memcpy(at(a, i), &h, sizeof h);
+  return {};
+}
+template <class A> inline types::none_type store_f16(A const &a, long i, f32 v) {
+  for (int l = 0; l < 16; ++l)
+    put_f16(a, i + l, v.v[l]);
+  return {};
+}
+template <class A> inline types::none_type store_i8(A const &a, long i, i32 v) {
+  for (int l = 0; l < 16; ++l)
+    a.buffer[i + l] = (int8_t)v.v[l];
+  return {};
+}
+template <class A> inline long poll(A const &a) { return *(volatile int32_t const *)a.buffer; }
+inline long thread() { return omp_get_thread_num(); }
+
+// 8-bit products
+inline u8 lo4(u8 w) {
+  for (auto &b : w.v)
+    b &= 15;
+  return w;
+}
+inline u8 hi4(u8 w) {
+  for (auto &b : w.v)
+    b >>= 4;
+  return w;
+}
+inline acc zero_acc() { return {}; }
+template <class A> inline acc dot4_u4(acc s, u8 w, A const &x, long j) {
+  return each<acc>([&](int l) { return s.v[l] + product(w.v + 4 * l, x, j); });
+}
+inline i32 widen(acc s) { return bits<i32>(s); }
+inline i32 zero_i8(long) { return {}; }
+template <class A> inline i32 dot4_i8(i32 s, u8 w, A const &x, long j) {
+  return each<i32>([&](int l) { return s.v[l] + product((int8_t const *)w.v + 4 * l, x, j); });
+}
+
+// arithmetic
+inline i32 splat_i32(int x) { return each<i32>([&](int) { return x; }); }
+inline f32 splat_f32(float x) { return each<f32>([&](int) { return x; }); }
+inline i32 add_i32(i32 a, i32 b) { return each<i32>([&](int l) { return a.v[l] + b.v[l]; }); }
+inline f32 to_f32(i32 v) { return each<f32>([&](int l) { return (float)v.v[l]; }); }
+inline i32 round_i32(f32 v) { return each<i32>([&](int l) { return (int32_t)std::nearbyint(v.v[l]); }); }
+inline f32 add(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] + b.v[l]; }); }
+inline f32 sub(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] - b.v[l]; }); }
+inline f32 mul(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] * b.v[l]; }); }
+inline f32 div(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] / b.v[l]; }); }
+inline f32 fma(f32 a, f32 b, f32 c) { return each<f32>([&](int l) { return a.v[l] * b.v[l] + c.v[l]; }); }
+inline f32 largest(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] > b.v[l] ? a.v[l] : b.v[l]; }); }
+inline f32 magnitude(f32 v) { return each<f32>([&](int l) { return std::fabs(v.v[l]); }); }
+inline f32 select_greater(f32 a, f32 b, f32 x, f32 y) { return each<f32>([&](int l) { return a.v[l] > b.v[l] ? x.v[l] : y.v[l]; }); }
+inline f32 first(f32 v, long n, f32 other) { return each<f32>([&](int l) { return l < n ? v.v[l] : other.v[l]; }); }
+inline f32 pow2(i32 n) { return each<f32>([&](int l) { return bits<float>((uint32_t)(n.v[l] + 127) << 23); }); }
+
+// across lanes
+inline float sum_f32(f32 v) {
+  for (int n = 8; n; n /= 2)
+    for (int l = 0; l < n; ++l)
+      v.v[l] = v.v[l] + v.v[l + n];
+  return v.v[0];
+}
+inline float max_f32(f32 v) {
+  for (int n = 8; n; n /= 2)
+    for (int l = 0; l < n; ++l)
+      v.v[l] = v.v[l] > v.v[l + n] ? v.v[l] : v.v[l + n];
+  return v.v[0];
+}
+inline int sum_i32(i32 v) {
+  int s = 0;
+  for (int x : v.v)
+    s += x;
+  return s;
+}
+
+}
+PYTHONIC_NS_END
+#endif

@@ -1,0 +1,293 @@
+"""One step of a model: a program of stages, run by all threads together inside one parallel region.
+
+The program is a table; each row is one stage: what it does and where its operands begin in the flat arrays. Rows are
+written by `nbllm/runtime/program.py`, whose names for the columns are those below. Between stages that depend on each
+other stands a barrier, at which the stop flag is looked at; nothing is allocated, and no value depends on the number
+of threads. Knows no architecture, file or text.
+"""
+
+import numpy as np
+
+from attention import TILE, attend_tile, clear_result, finish, merge
+from elementwise import keep_key, keep_value, quantise, rms_norm, rope, silu_mul
+from lanes import add, load_f32, poll, store_f32, thread
+from matmul import (
+    bf16_1,
+    bf16_4,
+    f16_1,
+    f16_4,
+    f32_1,
+    f32_4,
+    q4_0_1,
+    q4_0_4,
+    q4_1_1,
+    q4_1_4,
+    q8_0_1,
+    q8_0_4,
+)
+
+# stages (column 0); column 1 is 1 where a barrier follows, column 2 where only the tokens with outputs take part
+MATMUL = 0
+RMS_NORM = 1
+QUANTISE = 2
+ROPE_KEEP = 3
+ATTEND = 4
+MERGE = 5
+SILU_MUL = 6
+
+# block types, by their number in GGUF
+F32 = 0
+F16 = 1
+Q4_0 = 2
+Q4_1 = 3
+Q8_0 = 8
+BF16 = 30
+
+
+def put(f, dst, v, accumulate):
+    if accumulate:
+        store_f32(f, dst, add(load_f32(f, dst), v))
+    else:
+        store_f32(f, dst, v)
+
+
+def group(tile_1, tile_4, w, o, nb, x, xd, xz, src, f, dst, width, accumulate, tokens):
+    """Sixteen outputs of every token; src is the first token's first block, dst its place in f, width the outputs' stride."""
+    if tokens == 1:
+        put(f, dst, tile_1(w, o, nb, x, xd, xz, src), accumulate)
+        return
+    last = src + (tokens - 1) * nb
+    for t in range(0, tokens, 4):
+        i = src + t * nb
+        a0, a1, a2, a3 = tile_4(
+            w, o, nb, x, xd, xz, i, min(i + nb, last), min(i + 2 * nb, last), min(i + 3 * nb, last)
+        )  # fmt: skip
+        d = dst + t * width
+        put(f, d, a0, accumulate)
+        if t + 1 < tokens:
+            put(f, d + width, a1, accumulate)
+        if t + 2 < tokens:
+            put(f, d + 2 * width, a2, accumulate)
+        if t + 3 < tokens:
+            put(f, d + 3 * width, a3, accumulate)
+
+
+def matmul(stage, w, f, x, xd, xs, xm, stop, tokens):
+    """columns: 3 block type, 4 first byte, 5 bytes of a group, 6 groups, 7 source, 8 its width, 9 target, 10 its width,
+    11 add to the target"""
+    kind, o, size, groups = stage[3], stage[4], stage[5], stage[6]
+    nb = stage[8] // 32
+    src = stage[7] // 32
+    dst, width, accumulate = stage[9], stage[10], stage[11]
+    #omp for schedule(static) nowait
+    for g in range(groups):
+        if poll(stop) == 0:
+            wo = o + g * size
+            to = dst + g * 16
+            if kind == Q4_0:
+                group(q4_0_1, q4_0_4, w, wo, nb, x, xd, xs, src, f, to, width, accumulate, tokens)
+            elif kind == Q4_1:
+                group(q4_1_1, q4_1_4, w, wo, nb, x, xd, xm, src, f, to, width, accumulate, tokens)
+            elif kind == Q8_0:
+                group(q8_0_1, q8_0_4, w, wo, nb, x, xd, xs, src, f, to, width, accumulate, tokens)
+            elif kind == F16:
+                group(f16_1, f16_4, w, wo, nb, f, xd, xs, src, f, to, width, accumulate, tokens)
+            elif kind == BF16:
+                group(bf16_1, bf16_4, w, wo, nb, f, xd, xs, src, f, to, width, accumulate, tokens)
+            else:
+                group(f32_1, f32_4, w, wo, nb, f, xd, xs, src, f, to, width, accumulate, tokens)
+
+
+def norm(stage, consts, w, f, x, xd, xs, xm, start, tokens):
+    """columns: 3 first byte of the weights, 4 source, 5 target, 6 width, 7 place of eps in consts"""
+    width = stage[6]
+    #omp for schedule(static) nowait
+    for t in range(tokens):
+        dst = stage[5] + t * width
+        rms_norm(f, stage[4] + (start + t) * width, dst, width, w, stage[3], consts[stage[7]])
+        quantise(f, dst, width, x, xd, xs, xm)
+
+
+def rope_keep(stage, consts, f, angles, k, v, position, tokens):
+    """columns: 3 queries, 4 keys, 5 values, 6 heads, 7 key/value heads, 8 head_dim, 9 their place in the cache, 10 elements
+    of a head there, 11 place of the queries' scale in consts, 12 rotated pairs, 13 width of the queries, 14 of the keys"""
+    heads, kv_heads, head_dim, half = stage[6], stage[7], stage[8], stage[12]
+    every = heads + kv_heads
+    #omp for schedule(static) nowait
+    for unit in range(tokens * every):
+        t = unit // every
+        h = unit % every
+        a = (position + t) * 2 * half
+        if h < heads:
+            rope(f, stage[3] + t * stage[13] + h * head_dim, head_dim, half, angles, a, consts[stage[11]])
+        else:
+            h -= heads
+            place = stage[9] + h * stage[10]
+            i = t * stage[14] + h * head_dim
+            rope(f, stage[4] + i, head_dim, half, angles, a, np.float32(1))
+            keep_key(f, stage[4] + i, head_dim, k, place, position + t)
+            keep_value(f, stage[5] + i, head_dim, v, place, position + t)
+
+
+def attend(stage, f, x, xd, xs, xm, k, v, s, stop, position, tokens, split):
+    """columns: 3 queries, 4 target, 5 heads, 6 key/value heads, 7 head_dim, 8 place in the cache, 9 elements of a head there,
+    10 where in s, after the threads' own scratch, partial results begin, 11 width of the queries and of the target
+
+    With split > 0, that many tiles are units of their own, whose partial results the stage MERGE puts together.
+    """
+    heads, kv_heads, head_dim = stage[5], stage[6], stage[7]
+    per_kv = heads // kv_heads
+    width = stage[11]
+    size = 32 + head_dim
+    queries = tokens * per_kv
+    quads = (queries + 3) // 4
+    scores = thread() * (4 * TILE + 8 * size)
+    part = scores + 4 * TILE
+    run = part + 4 * size
+    tiles = max(split, 1)
+    #omp for schedule(dynamic) nowait
+    for unit in range(kv_heads * quads * tiles):
+        if poll(stop) == 0:
+            # the longest come first, so that the threads end together
+            c = unit // tiles
+            h = c % kv_heads
+            i0 = (quads - 1 - c // kv_heads) * 4
+            i1 = min(i0 + 1, queries - 1)
+            i2 = min(i0 + 2, queries - 1)
+            i3 = min(i0 + 3, queries - 1)
+            q = stage[3] + h * per_kv * head_dim
+            q0 = q + i0 // per_kv * width + i0 % per_kv * head_dim
+            q1 = q + i1 // per_kv * width + i1 % per_kv * head_dim
+            q2 = q + i2 // per_kv * width + i2 % per_kv * head_dim
+            q3 = q + i3 // per_kv * width + i3 % per_kv * head_dim
+            n0 = position + i0 // per_kv + 1
+            n1 = position + i1 // per_kv + 1
+            n2 = position + i2 // per_kv + 1
+            n3 = position + i3 // per_kv + 1
+            place = stage[8] + h * stage[9]
+            if split > 0:
+                p = unit % tiles * TILE
+                at = stage[10] + ((h * quads * 4 + i0) * tiles + unit % tiles * 4) * size
+                attend_tile(
+                    f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, k, v, place + p * head_dim, head_dim, s, scores, at
+                )  # fmt: skip
+            else:
+                for i in range(4):
+                    clear_result(s, run + i * size, head_dim)
+                for p in range(0, n3, TILE):
+                    attend_tile(
+                        f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, k, v, place + p * head_dim, head_dim, s, scores, part
+                    )  # fmt: skip
+                    for i in range(4):
+                        merge(s, run + i * size, part + i * size, head_dim)
+                for i in range(min(4, queries - i0)):
+                    j = i0 + i
+                    dst = stage[4] + j // per_kv * width + (h * per_kv + j % per_kv) * head_dim
+                    finish(s, run + i * size, head_dim, f, dst)
+                    if head_dim % 32 == 0:
+                        quantise(f, dst, head_dim, x, xd, xs, xm)
+
+
+def merge_tiles(stage, f, x, xd, xs, xm, s, tokens, split):
+    """Columns as for `attend`."""
+    heads, kv_heads, head_dim = stage[5], stage[6], stage[7]
+    per_kv = heads // kv_heads
+    size = 32 + head_dim
+    quads = (tokens * per_kv + 3) // 4
+    run = thread() * (4 * TILE + 8 * size) + 4 * TILE + 4 * size
+    if split > 0:
+        #omp for schedule(static) nowait
+        for unit in range(tokens * heads):
+            t = unit // heads
+            h = unit % heads // per_kv
+            i = t * per_kv + unit % heads % per_kv
+            clear_result(s, run, head_dim)
+            for tile in range(split):
+                at = stage[10] + (h * quads * 4 + i // 4 * 4) * split * size + (tile * 4 + i % 4) * size
+                merge(s, run, at, head_dim)
+            dst = stage[4] + t * stage[11] + unit % heads * head_dim
+            finish(s, run, head_dim, f, dst)
+            if head_dim % 32 == 0:
+                quantise(f, dst, head_dim, x, xd, xs, xm)
+
+
+def quantise_rows(stage, f, x, xd, xs, xm, tokens):
+    """columns: 3 place, 4 width"""
+    #omp for schedule(static) nowait
+    for t in range(tokens):
+        quantise(f, stage[3] + t * stage[4], stage[4], x, xd, xs, xm)
+
+
+def gated(stage, f, x, xd, xs, xm, tokens):
+    """columns: 3 gate, 4 up, 5 target, 6 width"""
+    width = stage[6]
+    blocks = width // 32
+    #omp for schedule(static) nowait
+    for unit in range(tokens * blocks):
+        i = unit * 32
+        silu_mul(f, stage[3] + i, stage[4] + i, stage[5] + i, 32)
+        quantise(f, stage[5] + i, 32, x, xd, xs, xm)
+
+
+def run(program, consts, angles, w, f, x, xd, xs, xm, k, v, s, stop, state, position, tokens, outputs, split):
+    """What every thread does."""
+    turn = 0
+    for row in range(program.shape[0]):
+        stage = program[row]
+        op = stage[0]
+        start = 0
+        if stage[2] == 1:
+            start = tokens - outputs
+        n = tokens - start
+        if op == MATMUL:
+            matmul(stage, w, f, x, xd, xs, xm, stop, n)
+        elif op == RMS_NORM:
+            norm(stage, consts, w, f, x, xd, xs, xm, start, n)
+        elif op == QUANTISE:
+            quantise_rows(stage, f, x, xd, xs, xm, n)
+        elif op == ROPE_KEEP:
+            rope_keep(stage, consts, f, angles, k, v, position, n)
+        elif op == ATTEND:
+            attend(stage, f, x, xd, xs, xm, k, v, s, stop, position, n, split)
+        elif op == MERGE:
+            merge_tiles(stage, f, x, xd, xs, xm, s, n, split)
+        else:
+            gated(stage, f, x, xd, xs, xm, n)
+        if stage[1] == 1:
+            # One thread reads the flag for all, so that all leave together. A slow thread may read its answer while the
+            # next one is written: hence two places in turn.
+            turn = 1 - turn
+            #omp single
+            if 1:
+                state[turn] = poll(stop)
+            if state[turn] != 0:
+                break
+
+
+# pythran export step(int64[:, :] order(C), float32[:], float32[:], uint8[:], float32[:], int8[:], float32[:], int32[:], float32[:], uint16[:], uint16[:], float32[:], int32[:], int32[:], int, int, int, int, int)
+def step(program, consts, angles, w, f, x, xd, xs, xm, k, v, s, stop, state, position, tokens, outputs, split, threads):
+    """Run `program` for `tokens` tokens from `position` on, and leave logits for the last `outputs` of them in f.
+
+    Parameters
+    ----------
+    program : (stages, columns) int64
+    consts : float32, the numbers that stages name by their place
+    angles : (positions, 2, pairs) float32, the cosines and sines of rope
+    w : uint8, the packed weights
+    f, x, xd, xs, xm : the activations: floats; as int8; and per 32 of these their scale, sum, and scale * sum
+    k, v : uint16, the key/value cache in half precision
+    s : float32, scratch memory
+    stop : (1,) int32, not 0 to stop
+    state : (2,) int32, the step's own
+    position, tokens, outputs, threads : int
+    split : int, the number of tiles of the cache that attention treats as units of their own; 0 for none
+
+    Returns
+    -------
+    int
+        0, or 1 if the step was stopped: the activations and the cache from `position` on are then of no use.
+    """
+    #omp parallel num_threads(threads)
+    if 1:
+        run(program, consts, angles, w, f, x, xd, xs, xm, k, v, s, stop, state, position, tokens, outputs, split)
+    return poll(stop)

@@ -1,0 +1,46 @@
+"""What the user is told when something cannot be done: one line that says what, why, and what to do next.
+
+Knows nothing of where an error is shown; in a notebook, IPython asks `_render_traceback_` and prints that one line.
+"""
+
+
+class OneLine:
+    """Shown in a notebook as its message alone, without a traceback."""
+
+    def _render_traceback_(self):
+        return [f"{type(self).__name__}: {self}"]
+
+
+class NbLLMError(OneLine, Exception):
+    """Base of every error that nbllm raises on purpose."""
+
+
+class ModelFileError(NbLLMError):
+    """The file is damaged, or holds something that nbllm cannot run."""
+
+
+class ModelNotFoundError(NbLLMError):
+    """No model of that name or at that path is on this machine."""
+
+
+class DownloadError(NbLLMError):
+    """A model could not be fetched, or what arrived is not what was asked for."""
+
+
+class OptionError(NbLLMError, ValueError):
+    """An option is unknown or out of range."""
+
+
+class ContextFullError(NbLLMError):
+    """The prompt does not fit in the model's context."""
+
+
+class CpuError(NbLLMError):
+    """This processor lacks what was asked for, or no compiled kernels are present."""
+
+
+class Stopped(OneLine, KeyboardInterrupt):
+    """The user stopped a reply. A KeyboardInterrupt, so that Run All halts."""
+
+    def _render_traceback_(self):
+        return [str(self)]

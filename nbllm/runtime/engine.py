@@ -1,0 +1,264 @@
+"""The engine: token ids in, events out.
+
+It owns a model's packed weights, its activations and its key/value cache, and runs steps. It knows no text, owns no thread,
+and must be used by one thread at a time; every compiled call leaves the GIL free and obeys a stop flag.
+
+The cache keeps the tokens of the last run. Whatever prefix a new run shares with it is not computed again, which changes
+nothing but the time: a logit's bits do not depend on how the tokens before it were divided into steps.
+"""
+
+import time
+
+import numpy as np
+
+from ..errors import ContextFullError, OptionError
+from ..formats.blocks import dequantize
+from . import ops
+from .events import Done, Prefill, Stats, StopFlag, Token
+from .models import architecture
+from .packed import Packer
+from .program import SPLIT_TOKENS, TILE, Program
+from .sampling import Sampler
+
+MAX_TOKENS = 512  # in a step
+MAX_OUTPUTS = 32  # tokens of a step whose logits are kept
+DEFAULT_CONTEXT = 8192  # unless the model's own is smaller
+STEP_SECONDS = 0.4  # a prompt is read in steps of about so long, so that progress is seen
+FIRST_TOKENS = 64  # of a prompt's first step, before its speed is known
+
+
+class Engine:
+    """A model ready to run.
+
+    Parameters
+    ----------
+    gguf : formats.gguf.GGUF
+        Stays open as long as the engine.
+    context : int, optional
+        Positions in the cache; by default the model's own context, at most 8192.
+    threads : int, optional
+        By default the physical cores that this process may use.
+    progress : callable, optional
+        Called with (bytes packed, bytes in all) while the weights are laid out.
+
+    Attributes
+    ----------
+    context, threads, vocab_size : int
+    tokens : list of int
+        The ids that the cache holds.
+
+    Raises
+    ------
+    ModelFileError
+        The model cannot be run.
+    OptionError
+        `context` or `threads` is out of range.
+    """
+
+    def __init__(self, gguf, context=None, threads=None, progress=None):
+        packer = Packer()
+        model = architecture(gguf.metadata)(gguf, packer)
+        self.context = _within("context", context, 1, model.context, min(model.context, DEFAULT_CONTEXT))
+        self.threads = _within("threads", threads, 1, 1024, ops.threads()[0])
+        self.vocab_size = model.vocab
+        self.tokens = []
+        self._embedding = model.embedding
+        self._kernel = ops.load()
+
+        program = Program(min(MAX_TOKENS, self.context), MAX_OUTPUTS, self.context, self.threads)
+        model.write(program)
+        self._program = program
+        self._table = program.table()  # (stages, COLUMNS) int64
+        self._consts = program.consts()  # (n,) float32
+        self._angles = model.angles(self.context).ravel()  # (context * 2 * rotated / 2,) float32
+        n = program.activations
+        self._f = np.zeros(n, np.float32)  # activations, see Program
+        self._x = np.zeros(n, np.int8)  # the same in 8 bits
+        self._xd = np.zeros(n // 32, np.float32)  # scale of every 32 of them
+        self._xs = np.zeros(n // 32, np.int32)  # their sum
+        self._xm = np.zeros(n // 32, np.float32)  # scale * sum
+        elements = model.layers * model.heads.kv_count * program.positions * model.heads.dim
+        self._k = np.zeros(elements, np.uint16)  # (layers, kv_heads, positions / 16, head_dim, 16) float16
+        self._v = np.zeros(elements, np.uint16)  # (layers, kv_heads, positions, head_dim) float16
+        self._scratch = np.zeros(program.scratch, np.float32)
+        self._state = np.zeros(2, np.int32)  # the step's own
+        self._stop = StopFlag()
+        self._weights = np.empty(packer.size, np.uint8)
+        for done in packer.pack(self._weights):
+            if progress:
+                progress(done, packer.size)
+
+    def close(self):
+        """Let go of all memory. The engine cannot be used afterwards."""
+        self.__dict__ = {"tokens": [], "context": self.context, "threads": self.threads, "vocab_size": self.vocab_size}
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes of the weights, the cache and the rest."""
+        arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        cache = self._k.nbytes + self._v.nbytes
+        rest = sum(array.nbytes for array in arrays.values()) - self._weights.nbytes - cache
+        return {"weights": self._weights.nbytes, "cache": cache, "activations": rest}
+
+    def logits(self, ids):
+        """The logits after every token.
+
+        Parameters
+        ----------
+        ids : sequence of int
+            At most `context`.
+
+        Returns
+        -------
+        float32 (len(ids), vocab_size)
+
+        Raises
+        ------
+        ContextFullError, OptionError
+            There are too many ids, or one that is not in the vocabulary.
+        """
+        ids = self._checked(ids)
+        if len(ids) > self.context:
+            raise ContextFullError(_too_long(len(ids), self.context))
+        self.tokens = []
+        out = np.empty((len(ids), self.vocab_size), np.float32)
+        self._stop.clear()
+        for start in range(0, len(ids), MAX_OUTPUTS):
+            part = ids[start : start + MAX_OUTPUTS]
+            out[start : start + len(part)] = self._step(part, len(part), self._stop)
+        return out
+
+    def generate(self, ids, sampling, end_ids=frozenset(), stop=None):
+        """Read a prompt and write its continuation.
+
+        Parameters
+        ----------
+        ids : sequence of int
+            The whole prompt; what the cache holds of its beginning is not computed again.
+        sampling : Sampling
+            Its stop strings are not looked at here.
+        end_ids : set of int
+            Tokens that end the reply; they are not reported.
+        stop : StopFlag, optional
+            Ends the reply, also in the middle of a step.
+
+        Yields
+        ------
+        Prefill, Token, Done
+            Done is the last.
+
+        Raises
+        ------
+        ContextFullError, OptionError
+            The prompt leaves no room for a reply, is empty, or has ids that are not in the vocabulary.
+        """
+        ids = self._checked(ids)
+        if not ids:
+            raise OptionError("the prompt is empty; give it at least one token.")
+        if len(ids) >= self.context:
+            raise ContextFullError(_too_long(len(ids), self.context))
+        stop = stop or StopFlag()
+        return self._generate(ids, Sampler(sampling, self.vocab_size), end_ids, stop)
+
+    def _generate(self, ids, sampler, end_ids, stop):
+        begun = time.perf_counter()
+        # At least one token must be computed: its logits are what the reply begins with.
+        reused = min(_common_prefix(self.tokens, ids), len(ids) - 1)
+        del self.tokens[reused:]
+        generated = 0
+        read = None  # when the prompt had been read
+
+        def done(reason):
+            now = time.perf_counter()
+            prefill, decode = (now - begun, 0.0) if read is None else (read - begun, now - read)
+            return Done(Stats(len(ids), reused, generated, prefill, decode), reason)
+
+        logits = None
+        size = FIRST_TOKENS
+        yield Prefill(reused, len(ids), reused)
+        while len(self.tokens) < len(ids):
+            part = ids[len(self.tokens) : len(self.tokens) + size]
+            last = len(self.tokens) + len(part) == len(ids)
+            before = time.perf_counter()
+            logits = self._step(part, int(last), stop)
+            if logits is None:
+                yield done("stopped")
+                return
+            yield Prefill(len(self.tokens), len(ids), reused)
+            # Within 64 to 512 tokens, which is where more tokens in a step still make it faster.
+            size = int(min(max(len(part) * STEP_SECONDS / (time.perf_counter() - before), 64), MAX_TOKENS))
+        read = time.perf_counter()
+        sampling = sampler.sampling
+        history = list(ids)
+        while True:
+            if stop.is_set():
+                yield done("stopped")
+                return
+            id = sampler.pick(logits[0], history)
+            if id in end_ids:
+                yield done("end")
+                return
+            generated += 1
+            history.append(id)
+            yield Token(id)
+            if generated == sampling.max_tokens:
+                yield done("length")
+                return
+            if len(self.tokens) == self.context:
+                yield done("context")
+                return
+            logits = self._step([id], 1, stop)
+            if logits is None:
+                yield done("stopped")
+                return
+
+    def _step(self, ids, outputs, stop):
+        """Run the tokens that follow those in the cache.
+
+        Returns the logits of the last `outputs` of them, float32 (outputs, vocab_size), a view that the next step overwrites;
+        or None if the flag stopped it, in which case the cache is as before.
+        """
+        program = self._program
+        position, n = len(self.tokens), len(ids)
+        width = program.input.width
+        rows = dequantize(self._embedding.block_type, self._embedding.data[ids])  # (n, width) float32
+        self._f[program.input.base : program.input.base + n * width] = rows.ravel()
+        split = -(-(position + n) // TILE) if n <= SPLIT_TOKENS else 0
+        stopped = self._kernel.step(
+            self._table, self._consts, self._angles, self._weights, self._f, self._x, self._xd, self._xs, self._xm,
+            self._k, self._v, self._scratch, stop.array, self._state, position, n, outputs, split, self.threads,
+        )  # fmt: skip
+        if stopped:
+            return None
+        self.tokens.extend(ids)
+        width = program.output.width
+        logits = self._f[program.output.base : program.output.base + outputs * width]
+        return logits.reshape(outputs, width)[:, : self.vocab_size]
+
+    def _checked(self, ids):
+        ids = [int(id) for id in ids]
+        for id in ids:
+            if not 0 <= id < self.vocab_size:
+                raise OptionError(f"token id {id} is not in the vocabulary of {self.vocab_size}.")
+        return ids
+
+
+def _within(name, value, low, high, default):
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise OptionError(f"{name}={value!r} is out of range: give a whole number from {low} to {high}.")
+    return value
+
+
+def _too_long(n, context):
+    return f"the prompt has {n} tokens, the context room for {context} and a reply: shorten it, or load with a larger context."
+
+
+def _common_prefix(a, b):
+    n = 0
+    for x, y in zip(a, b):
+        if x != y:
+            break
+        n += 1
+    return n

@@ -1,0 +1,68 @@
+"""What a generation reports while it runs, and the one flag that stops it.
+
+Cells, panel, kernel and batch all consume these same events; none of them carries text.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """Progress of reading the prompt, in tokens; `reused` of `total` were in the cache already."""
+
+    done: int
+    total: int
+    reused: int
+
+
+@dataclass(frozen=True)
+class Token:
+    """One generated token."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts in tokens, times in seconds."""
+
+    prompt_tokens: int
+    reused_tokens: int
+    generated_tokens: int
+    prefill_seconds: float
+    decode_seconds: float
+
+    @property
+    def prefill_per_second(self) -> float:
+        return (self.prompt_tokens - self.reused_tokens) / self.prefill_seconds if self.prefill_seconds else 0.0
+
+    @property
+    def decode_per_second(self) -> float:
+        return self.generated_tokens / self.decode_seconds if self.decode_seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """The last event. finish_reason: "end" (an end-of-generation token), "length" (max_tokens reached),
+    "context" (no room left), "stop" (a stop string), "stopped" (the flag was set)."""
+
+    stats: Stats
+    finish_reason: str
+
+
+class StopFlag:
+    """Set from any thread to stop a running step; the compiled kernels read the same memory."""
+
+    def __init__(self):
+        self.array = np.zeros(1, np.int32)  # (1,) int32: 0 run, 1 stop
+
+    def set(self):
+        self.array[0] = 1
+
+    def clear(self):
+        self.array[0] = 0
+
+    def is_set(self) -> bool:
+        return bool(self.array[0])

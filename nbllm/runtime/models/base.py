@@ -1,0 +1,89 @@
+"""What architectures share: checked reading of hyper-parameters and tensors, and the angles of rope."""
+
+import numpy as np
+
+from ...errors import ModelFileError
+from ...formats.blocks import dequantize
+
+MISSING = object()
+
+
+class Source:
+    """The metadata and tensors of one file, each checked as it is taken.
+
+    Parameters
+    ----------
+    gguf : formats.gguf.GGUF
+    """
+
+    def __init__(self, gguf):
+        self.metadata, self.tensors = gguf.metadata, gguf.tensors
+        self.prefix = gguf.metadata["general.architecture"]
+
+    def number(self, key, low, high, default=MISSING, kind=int):
+        """The value of a key of this architecture, within low and high."""
+        key = f"{self.prefix}.{key}"
+        value = self.metadata.get(key, default)
+        if value is MISSING:
+            raise ModelFileError(f"the file lacks {key!r}, without which it cannot be run; use another file.")
+        if isinstance(value, np.ndarray) and value.size and (value == value[0]).all():
+            value = value[0].item()  # some writers give one value for each layer
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or (kind is int and value != int(value)):
+            raise ModelFileError(f"{key!r} is {value!r}, not one {'whole ' * (kind is int)}number: nbllm cannot run this file.")
+        if not low <= value <= high:
+            raise ModelFileError(f"{key!r} is {value}, outside of {low} to {high}: the file is damaged, or not supported.")
+        return kind(value)
+
+    def word(self, key, default):
+        """The text of a key of this architecture."""
+        return self.metadata.get(f"{self.prefix}.{key}", default)
+
+    def has(self, name):
+        return name in self.tensors
+
+    def tensor(self, name, *shape):
+        """A tensor that must be there, in this shape."""
+        if name not in self.tensors:
+            raise ModelFileError(f"tensor {name!r} is missing from the file; fetch it again, or use another.")
+        tensor = self.tensors[name]
+        if tensor.shape != shape:
+            raise ModelFileError(f"tensor {name!r} has shape {tensor.shape}, not {shape}: the file is damaged or not supported.")
+        return tensor
+
+    def vector(self, name, size):
+        """float32 (size,): a tensor of one dimension."""
+        tensor = self.tensor(name, size)
+        return dequantize(tensor.block_type, tensor.data)
+
+    def refuse(self, names, why):
+        """Refuse a file that has tensors which would have to be computed with and are not."""
+        for name in names:
+            if name in self.tensors:
+                raise ModelFileError(f"the file has tensor {name!r}, {why}, which nbllm does not compute for {self.prefix!r} yet.")
+
+
+def rope_angles(positions, rotated, base, factors=None, scale=1.0):
+    """Cosines and sines of rope (Su et al., 2021): angle(p, j) = p * scale * base^(-2j / rotated) / factors[j].
+
+    Returns
+    -------
+    float32 (positions, 2, rotated / 2)
+    """
+    turns = scale * base ** (-np.arange(0, rotated, 2) / rotated)  # (rotated / 2,) float64
+    if factors is not None:
+        turns = turns / factors
+    angles = np.arange(positions)[:, None] * turns  # (positions, rotated / 2) float64
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def halves_order(heads, dim, rotated):
+    """The order of a matrix's rows that brings rope's adjacent pairs (2j, 2j + 1) to (j, j + rotated / 2), in every head.
+
+    Queries and keys are both reordered, so their products stay the same.
+
+    Returns
+    -------
+    int64 (heads * dim,)
+    """
+    head = np.concatenate([np.arange(0, rotated, 2), np.arange(1, rotated, 2), np.arange(rotated, dim)])
+    return (np.arange(heads)[:, None] * dim + head).ravel()

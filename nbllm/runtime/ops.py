@@ -1,0 +1,154 @@
+"""Which compiled kernels run here, and on how many threads.
+
+One build holds the kernels for several instruction sets; this file knows what each needs, what the processor has, and
+which one is used. It refuses to know what the kernels compute.
+"""
+
+import importlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import CpuError
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The kernels compiled for one instruction set.
+
+    Attributes
+    ----------
+    name : str
+        As in `NBLLM_ISA` and `nbllm._kernels.NAME`.
+    needs : tuple of str
+        Processor features, as `cpu_features` names them.
+    fused : bool
+        Whether its multiply-add rounds once.
+    reason : str
+        Why it was chosen.
+    """
+
+    name: str
+    needs: tuple
+    fused: bool
+    reason: str = ""
+
+
+VARIANTS = (  # the best first
+    Variant("avx512vnni", ("AVX2", "FMA", "F16C", "AVX-512", "VNNI"), fused=True),
+    Variant("avx2", ("AVX2", "FMA", "F16C"), fused=True),
+    Variant("portable", (), fused=False),
+)
+
+# our name -> all of NumPy's that it stands for; AVX-512 is the set that every processor since Skylake-SP has
+FEATURES = {
+    "AVX": ("AVX",),
+    "AVX2": ("AVX2",),
+    "FMA": ("FMA3",),
+    "F16C": ("F16C",),
+    "AVX-512": ("AVX512F", "AVX512CD", "AVX512VL", "AVX512BW", "AVX512DQ"),
+    "VNNI": ("AVX512VNNI",),
+    "NEON": ("NEON",),
+}
+
+
+def cpu_features() -> dict[str, bool]:
+    """Which of the features that matter here this processor and its operating system have."""
+    from numpy._core._multiarray_umath import __cpu_features__ as found
+
+    return {name: all(found.get(part, False) for part in parts) for name, parts in FEATURES.items()}
+
+
+def built() -> list[str]:
+    """Names of the variants that this installation holds."""
+    return [variant.name for variant in VARIANTS if importlib.util.find_spec(f"nbllm._kernels.{variant.name}.step")]
+
+
+def choose(features, present, wanted=None) -> Variant:
+    """The variant to run.
+
+    Parameters
+    ----------
+    features : dict of str to bool
+        As from `cpu_features`.
+    present : list of str
+        As from `built`.
+    wanted : str, optional
+        A name that the user asked for.
+
+    Raises
+    ------
+    CpuError
+        `wanted` is unknown, not built, or beyond this processor; or there is nothing to choose from.
+    """
+    names = [variant.name for variant in VARIANTS]
+    if wanted and wanted not in names:
+        raise CpuError(f"NBLLM_ISA={wanted} is not known; choose one of {', '.join(names)}, or unset it.")
+    if wanted and wanted not in present:
+        raise CpuError(f"NBLLM_ISA={wanted} was not built here; there are {', '.join(present)}. Unset it to use the best.")
+    passed_over = ""
+    for variant in VARIANTS:
+        if variant.name not in present or wanted not in (None, "", variant.name):
+            continue
+        missing = [need for need in variant.needs if not features[need]]
+        if missing and wanted:
+            raise CpuError(f"NBLLM_ISA={wanted} needs {', '.join(missing)}, which this processor lacks; unset it.")
+        if not missing:
+            reason = "NBLLM_ISA asks for it" if wanted else "the best that this processor runs" + passed_over
+            return Variant(variant.name, variant.needs, variant.fused, reason)
+        passed_over = passed_over or f"; {variant.name} needs {', '.join(missing)}"
+    raise CpuError("No compiled kernels are installed for this processor; install nbllm again with a C++ compiler present.")
+
+
+_chosen = None
+
+
+def variant() -> Variant:
+    """The variant that runs in this process: `NBLLM_ISA`, or the best that the processor has."""
+    global _chosen
+    if _chosen is None:
+        _chosen = choose(cpu_features(), built(), os.environ.get("NBLLM_ISA"))
+    return _chosen
+
+
+def load(name=None):
+    """The kernels' module `step`, of the chosen variant or of the one named (`python` is the uncompiled one)."""
+    return importlib.import_module(f"nbllm._kernels.{name or variant().name}.step")
+
+
+def threads() -> tuple[int, int]:
+    """(threads to use, processors present).
+
+    As many as there are physical cores that this process may run on, cut by a container's quota; `OMP_NUM_THREADS`, if
+    the user set it, has the last word.
+    """
+    present = os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted), present
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(present))
+    used = len({_core(cpu) for cpu in allowed})
+    quota = _quota()
+    if quota:
+        used = min(used, max(1, int(quota)))
+    return used, present
+
+
+def _core(cpu):
+    """What names the physical core of a logical processor: the list of its siblings, or the processor itself."""
+    siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    return siblings.read_text().strip() if siblings.exists() else cpu
+
+
+def _quota():
+    """Processors that a control group allows, or None: `cpu.max` holds "QUOTA PERIOD" (v2), two files do so in v1."""
+    v2 = Path("/sys/fs/cgroup/cpu.max")
+    v1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
+    if v2.exists():
+        quota, period = v2.read_text().split()
+    elif v1[0].exists():
+        quota, period = (part.read_text().strip() for part in v1)
+    else:
+        return None
+    return int(quota) / int(period) if quota not in ("max", "-1") else None
