@@ -1,0 +1,34 @@
+"""The progress of a download in a terminal, or in whatever else standard error is. Fetches nothing."""
+
+import sys
+
+WIDTH = 30  # characters of the bar
+
+
+class ProgressLine:
+    """A `progress` for `pull`: a bar that is drawn over itself in a terminal, and one line elsewhere."""
+
+    def __init__(self, name: str, stream=None):
+        self._name = name
+        self._stream = stream or sys.stderr
+        self._begun = False
+
+    def __call__(self, done: int, total: int):
+        if self._stream.isatty():
+            full = WIDTH * done // total
+            bar = "█" * full + "░" * (WIDTH - full)
+            self._write(f"\r{self._name} {bar} {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+        elif not self._begun:
+            self._write(f"fetching {self._name}, {total / 1e6:.0f} MB, once\n")
+        self._begun = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self._begun and self._stream.isatty():
+            self._write("\n")
+
+    def _write(self, text):
+        self._stream.write(text)
+        self._stream.flush()
