@@ -154,9 +154,10 @@ def _token_id(metadata, name, vocab_size):
 
 
 def _token_types(metadata, vocab_size):
-    types = read_key(metadata, "token_type", np.ndarray, np.full(vocab_size, NORMAL)).astype(np.int64)
-    if len(types) != vocab_size:
+    types = read_key(metadata, "token_type", np.ndarray, np.full(vocab_size, NORMAL))
+    if len(types) != vocab_size or types.dtype.kind not in "iu":
         raise ModelFileError(
-            f"tokenizer.ggml.token_type has {len(types)} entries for {vocab_size} tokens; use another model file."
+            f"tokenizer.ggml.token_type has {len(types)} entries of {types.dtype}, not {vocab_size} integers, one for "
+            "each token; use another model file."
         )
-    return types
+    return types.astype(np.int64)

@@ -195,6 +195,7 @@ REFUSED = {  # what is wrong -> (changes to the metadata, what the message names
     "no merges": ({"merges": None}, "tokenizer.ggml.merges is missing"),
     "merges are a text": ({"merges": "a b"}, "tokenizer.ggml.merges"),
     "too few token types": ({"token_type": np.ones(3, np.int32)}, "tokenizer.ggml.token_type has 3"),
+    "token types are fractions": ({"token_type": np.full(302, np.nan)}, "tokenizer.ggml.token_type"),
     "token types are texts": ({"token_type": ["a"]}, "tokenizer.ggml.token_type"),
     "bos out of range": ({"bos_token_id": 302}, "tokenizer.ggml.bos_token_id is 302"),
     "eos out of range": ({"eos_token_id": 2**32 - 1}, "tokenizer.ggml.eos_token_id is 4294967295"),
