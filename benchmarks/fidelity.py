@@ -2,8 +2,8 @@
 
     python benchmarks/fidelity.py MODEL [TEXT] [--engine nbllm|llama.cpp] [--positions N] [--chunk N]
 
-Prints one line of JSON. llama.cpp is asked as its users ask it: llama-cpp-python at its defaults (the whole chunk in one
-batch, key/value cache in float16). Needs the repository: the reference is that of the tests.
+Prints one line of JSON. llama.cpp is asked as its users ask it: llama-cpp-python at its defaults (the whole chunk in
+one batch, key/value cache in float16). Needs the repository: the reference is that of the tests.
 """
 
 import argparse

@@ -89,7 +89,7 @@ def string(text):
 
 
 def value(v):
-    """The type and the bytes of a metadata value: bool, int (u32), float (f32), str, list of str, NumPy scalar or array."""
+    """A metadata value's type and bytes: of bool, int (u32), float (f32), str, list of str, NumPy scalar or array."""
     if isinstance(v, list):
         return struct.pack("<IIQ", ARRAY, STRING, len(v)) + b"".join(map(string, v))
     if isinstance(v, str):

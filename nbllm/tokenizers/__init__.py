@@ -1,4 +1,4 @@
-"""Tokenizers: text <-> token ids, from the metadata of a model file. Refuses to know files, models and conversations."""
+"""Tokenizers: text <-> token ids, from a model file's metadata. Refuses to know files, networks and conversations."""
 
 from ..errors import ModelFileError
 from .base import StreamDecoder, Tokenizer, read_key

@@ -140,7 +140,7 @@ def read_key(metadata, name, kind, *default):
         raise ModelFileError(f"{key} is missing; use another model file.")
     value = metadata[key]
     if not isinstance(value, kind) or kind is list and not all(isinstance(text, str) for text in value):
-        raise ModelFileError(f"{key} is a {type(value).__name__}, not what the format asks for; use another model file.")
+        raise ModelFileError(f"{key} is of type {type(value).__name__}, which it cannot be; use another model file.")
     return value
 
 

@@ -44,7 +44,7 @@ class BPE(Tokenizer):
             raise ModelFileError(f"Pre-tokenizer {pre[:80]!r} is not supported; use a model with one of {known}.")
         self._patterns = [regex.compile(f"({pattern})") for pattern in PRE_TOKENIZERS[pre]]
         merges = read_key(metadata, "merges", list)  # "left right", best first
-        self._ranks = dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))  # the first of twins wins
+        self._ranks = dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))  # first twin wins
         self._cached_word_ids = lru_cache(CACHED_WORDS)(self._word_ids)
 
     def encode_plain(self, text):

@@ -33,36 +33,40 @@ CODE = [
     "| a | b |\n|---|:-:|\n| 1 | 2 |\n\n```python\nx = 1\n```\n",
 ]
 CHINESE = [
-    "为什么哪里都有“存在”而没有绝对的虚无？", "你好，世界！", "我爱北京的秋天。", "月亮绕地球一周需要多长时间？", "請用繁體中文回答。",
-    "机器学习模型在笔记本电脑上运行。", "今天气温是25度，明天下雨。", "　全角空格　和，标点：（测试）", "龍騰虎躍", "Python很好用",
-]
+    "为什么哪里都有“存在”而没有绝对的虚无？", "你好，世界！", "我爱北京的秋天。", "月亮绕地球一周需要多长时间？", "請用繁體中文回答。", "机器学习模型在笔记本电脑上运行。",
+    "今天气温是25度，明天下雨。", "　全角空格　和，标点：（测试）", "龍騰虎躍", "Python很好用",
+]  # fmt: skip
 SCRIPTS = [
-    "Καλημέρα κόσμε", "Привет, мир! Как дела?", "مرحبا بالعالم", "שלום עולם", "नमस्ते दुनिया", "สวัสดีชาวโลก", "こんにちは世界、カタカナ",
-    "안녕하세요 세계", "გამარჯობა მსოფლიო", "Բարեւ աշխարհ", "வணக்கம் உலகம்", "হ্যালো বিশ্ব", "Xin chào thế giới", "ሰላም ልዑል",
-    "Grüße aus Köln, Straße, ÄÖÜ", "ça va? œuvre, naïve, façade", "Łódź, żółć, źdźbło", "İstanbul ığdır", "ǅ ǈ ǋ ﬁ ﬂ ß ẞ ſ",
-]
+    "Καλημέρα κόσμε", "Привет, мир! Как дела?", "مرحبا بالعالم", "שלום עולם", "नमस्ते दुनिया", "สวัสดีชาวโลก",
+    "こんにちは世界、カタカナ", "안녕하세요 세계", "გამარჯობა მსოფლიო", "Բարեւ աշխարհ", "வணக்கம் உலகம்", "হ্যালো বিশ্ব",
+    "Xin chào thế giới", "ሰላም ልዑል", "Grüße aus Köln, Straße, ÄÖÜ", "ça va? œuvre, naïve, façade",
+    "Łódź, żółć, źdźbło", "İstanbul ığdır", "ǅ ǈ ǋ ﬁ ﬂ ß ẞ ſ",
+]  # fmt: skip
 EMOJI = "😀 😅 🤔 👍 👍🏽 👩‍💻 👨‍👩‍👧‍👦 🏳️‍🌈 🇩🇪 🇯🇵 ❤️ ✨ ☃ ⚡️ 🦀 1️⃣ ©️ 🧑🏿‍🚀 🫠 🪿".split()
 SPACES = [
-    " ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", "\r", "\v", "\f", "\x85", "\xa0", "\u1680", "\u2003", "\u2028", "\u2029", "\u202f",
-    "\u3000", "\u200b", "\x1c", "\x1f", "        ", "    \n", " \t ",
+    " ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", "\r", "\v", "\f", "\x85", "\xa0", "\u1680", "\u2003", "\u2028",
+    "\u2029", "\u202f", "\u3000", "\u200b", "\x1c", "\x1f", "        ", "    \n", " \t ",
 ]  # fmt: skip
 SPECIALS = [
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "<reponame>", "<file_sep>", "<filename>", "<gh_stars>",
-    "<issue_start>", "<issue_comment>", "<issue_closed>", "<jupyter_start>", "<jupyter_text>", "<jupyter_code>",
-    "<jupyter_output>", "<jupyter_script>", "<empty_output>", "<|im_start", "im_end|>", "<|im_end|>>", "<<|im_end|>", "<|IM_END|>",
-    "<s>", "</s>", "<|", "|>", "<|im_start|>user\n", "<|im_end|>\n", "<|im_ end|>",
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "<reponame>", "<file_sep>", "<filename>",
+    "<gh_stars>", "<issue_start>", "<issue_comment>", "<issue_closed>", "<jupyter_start>", "<jupyter_text>",
+    "<jupyter_code>", "<jupyter_output>", "<jupyter_script>", "<empty_output>", "<|im_start", "im_end|>",
+    "<|im_end|>>", "<<|im_end|>", "<|IM_END|>", "<s>", "</s>", "<|", "|>", "<|im_start|>user\n", "<|im_end|>\n",
+    "<|im_ end|>",
 ]  # fmt: skip
 NUMBERS = [
-    "0", "7", "42", "123", "1234", "3.14159", "1,234,567.89", "-5", "+1e10", "0xFF", "2024-05-17", "12:34:56", "50%", "$9.99", "½",
-    "x²", "Ⅷ", "①", "٣٤٥", "४५६", "１２３", "𝟙𝟚", "1st", "v2.0.1", "10^-3", "6.02e23", "1/2", "007", "a1b2c3", "〇", "十",
+    "0", "7", "42", "123", "1234", "3.14159", "1,234,567.89", "-5", "+1e10", "0xFF", "2024-05-17", "12:34:56",
+    "50%", "$9.99", "½", "x²", "Ⅷ", "①", "٣٤٥", "४५६", "１２３", "𝟙𝟚", "1st", "v2.0.1", "10^-3", "6.02e23", "1/2",
+    "007", "a1b2c3", "〇", "十",
 ]  # fmt: skip
 CONTRACTIONS = [
-    "don't", "DON'T", "it's", "IT'S", "we'll", "they've", "I'm", "you're", "he'd", "she'D", "'tis", "o'clock", "rock'n'roll", "it’s",
-    "'s", "'S", "''s", " 's", "s'", "'LL", "y'all'd've", "l'homme", "'t", "'re're", "can 't", "I'Ve",
+    "don't", "DON'T", "it's", "IT'S", "we'll", "they've", "I'm", "you're", "he'd", "she'D", "'tis", "o'clock",
+    "rock'n'roll", "it’s", "'s", "'S", "''s", " 's", "s'", "'LL", "y'all'd've", "l'homme", "'t", "'re're", "can 't",
+    "I'Ve",
 ]  # fmt: skip
-MARKS = ["\u0301", "\u0308", "\u0327", "\u0323", "\u20dd", "\u0489", "\u093f", "\u0e34", "\ufe0f", "\u05bc", "\u064b", "\u309a"]
-CONTROLS = [chr(c) for c in (*range(32), 127, *range(128, 160))] + list("\u00ad\u061c\u200d\u200e\u202e\u2060\ufeff\ufffd\uffff")
-PUNCTUATION = [*"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~", "...", "—", "“", "”", "«", "»", "…", "¿", "·", "€", "→", "≤", "∑", "//", "**", "```"]
+MARKS = "\u0301\u0308\u0327\u0323\u20dd\u0489\u093f\u0e34\ufe0f\u05bc\u064b\u309a"
+CONTROLS = "".join(map(chr, (*range(32), *range(127, 160)))) + ("\u00ad\u061c\u200d\u200e\u202e\u2060\ufeff\ufffd\uffff")
+PUNCTUATION = [*"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~—“”«»…¿·€→≤∑", "...", "//", "**", "```"]
 
 
 def words(rng, text):
@@ -86,9 +90,11 @@ def mutate(rng, text):
 
 
 def any_characters(rng):
-    planes = [(0x20, 0x7F), (0xA0, 0x250), (0x370, 0x530), (0x590, 0xE00), (0x1E00, 0x2C00), (0x3040, 0x9FFF), (0xAC00, 0xD7A4),
-              (0xF900, 0xFFFE), (0x1F300, 0x1FAFF), (0x10000, 0x1F000), (0x20000, 0x2FA20)]  # fmt: skip
-    drawn = (chr(rng.randrange(*rng.choice(planes))) for _ in range(rng.randrange(1, 30)))
+    ranges = [
+        (0x20, 0x7F), (0xA0, 0x250), (0x370, 0x530), (0x590, 0xE00), (0x1E00, 0x2C00), (0x3040, 0x9FFF), (0xAC00, 0xD7A4),
+        (0xF900, 0xFFFE), (0x1F300, 0x1FAFF), (0x10000, 0x1F000), (0x20000, 0x2FA20),
+    ]  # fmt: skip
+    drawn = (chr(rng.randrange(*rng.choice(ranges))) for _ in range(rng.randrange(1, 30)))
     return "".join(char for char in drawn if unicodedata.category(char) != "Cn")  # it may become a letter one day
 
 

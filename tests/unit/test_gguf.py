@@ -1,4 +1,4 @@
-"""The GGUF reader: good files read exactly, bad ones refused with one line that names the field, whatever their bytes."""
+"""The GGUF reader: good files are read exactly, bad ones refused with one line that names the field."""
 
 import os
 import random
@@ -19,8 +19,10 @@ VALUES = {
     "u8": np.uint8(200), "i8": np.int8(-100), "u16": np.uint16(60000), "i16": np.int16(-30000), "u32": 4_000_000_000,
     "i32": -2_000_000_000, "f32": 0.1, "yes": True, "no": False, "u64": np.uint64(2**64 - 1), "i64": np.int64(-(2**63)),
     "f64": np.float64(0.1), "text": "zwölf 字 🦀\n{}", "nothing": "", "raw": "\udcff\udc80a",
-    "texts": ["a", "", "Ġthe", "字", "\udcff"], "no texts": [], "texts with NUL": ["a\0b", "\0", ""], "long texts": ["x" * 300, "y"],
-    "numbers": np.array([1, -2, 3], np.int32), "fractions": np.array([0.5, -0.25], np.float32), "flags": np.array([True, False]),
+    "texts": ["a", "", "Ġthe", "字", "\udcff"], "no texts": [],
+    "texts with NUL": ["a\0b", "\0", ""], "long texts": ["x" * 300, "y"],
+    "numbers": np.array([1, -2, 3], np.int32), "fractions": np.array([0.5, -0.25], np.float32),
+    "flags": np.array([True, False]),
     "large": np.array([2**63], np.uint64), "no numbers": np.array([], np.float64),
 }  # fmt: skip
 
@@ -70,7 +72,8 @@ def test_a_model_reads_as_the_gguf_package_reads_it(tiny_model):
         for tensor in theirs.tensors:
             ours = file.tensors[tensor.name]
             assert ours.offset == tensor.data_offset and ours.block_type.id == tensor.tensor_type
-            assert np.array_equal(dequantize(ours.block_type, ours.data), gguf.dequantize(tensor.data, tensor.tensor_type))
+            values = dequantize(ours.block_type, ours.data)
+            assert np.array_equal(values, gguf.dequantize(tensor.data, tensor.tensor_type))
         for key, value in file.metadata.items():
             expected = theirs.fields[key].contents()
             assert np.array_equal(value, expected) if isinstance(value, np.ndarray) else value == expected, key
@@ -172,14 +175,29 @@ DAMAGED = {  # what is wrong -> (the file, what the message names)
     "value: cut": (header(n_keys=1) + key("k", u32(10)) + bytes(7), "'k' needs 8 bytes"),
     "string: length 2**63": (one_key(key("k", u32(8) + u64(2**63))), "length of 'k' is 9223372036854775808"),
     "string: past the end": (one_key(key("k", u32(8) + u64(100))), "'k' needs 100 bytes"),
-    "array: of unknown type": (one_key(key("k", u32(9) + u32(77) + u64(1))), "'k' is an array of the unsupported value type 77"),
-    "array: of arrays": (one_key(key("k", u32(9) + u32(9) + u64(1))), "'k' is an array of the unsupported value type 9"),
-    "array: 2**64 - 1 numbers": (one_key(key("k", u32(9) + u32(4) + u64(2**64 - 1))), "length of 'k' is 18446744073709551615"),
+    "array: of unknown type": (
+        one_key(key("k", u32(9) + u32(77) + u64(1))),
+        "'k' is an array of the unsupported value type 77",
+    ),
+    "array: of arrays": (
+        one_key(key("k", u32(9) + u32(9) + u64(1))),
+        "'k' is an array of the unsupported value type 9",
+    ),
+    "array: 2**64 - 1 numbers": (
+        one_key(key("k", u32(9) + u32(4) + u64(2**64 - 1))),
+        "length of 'k' is 18446744073709551615",
+    ),
     "array: size wraps": (one_key(key("k", u32(9) + u32(10) + u64(2**61 + 1))), "length of 'k'"),
     "array: past the end": (one_key(key("k", u32(9) + u32(4) + u64(17))), "length of 'k' is 17"),
     "strings: no room": (one_key(key("k", TEXTS + u64(9))), "length of 'k' is 9"),
-    "strings: above the limit": (header(n_keys=1) + key("k", TEXTS + u64(2**23)) + bytes(2**26), "length of 'k' is 8388608"),
-    "strings: one past the end": (one_key(key("k", TEXTS + u64(2) + u64(1) + b"a" + u64(200))), "string 1 of 'k' needs 200 bytes"),
+    "strings: above the limit": (
+        header(n_keys=1) + key("k", TEXTS + u64(2**23)) + bytes(2**26),
+        "length of 'k' is 8388608",
+    ),
+    "strings: one past the end": (
+        one_key(key("k", TEXTS + u64(2) + u64(1) + b"a" + u64(200))),
+        "string 1 of 'k' needs 200 bytes",
+    ),
     "strings: one of 2**62": (one_key(key("k", TEXTS + u64(2) + u64(2**62))), "length of string 0 of 'k'"),
     "alignment: 0": (alignment(u32(4) + u32(0)), "general.alignment is 0"),
     "alignment: 3": (alignment(u32(4) + u32(3)), "general.alignment is 3"),

@@ -118,8 +118,9 @@ def test_merging_is_that_of_the_definition(gpt2):
         assert gpt2._merge(list(symbols)) == merge_slowly(ranks, symbols)
 
 
-@pytest.mark.parametrize("text", ["a" * 100_000, "ab" * 50_000, " " * 100_000, "\n" * 100_000, "字" * 30_000, "1" * 100_000])
-def test_one_word_of_any_length_takes_no_quadratic_time(smollm2, text):
+@pytest.mark.parametrize("unit", ["a", "ab", " ", "\n", "字", "1"])
+def test_one_word_of_any_length_takes_no_quadratic_time(smollm2, unit):
+    text = unit * 60_000
     start = time.perf_counter()
     assert smollm2.decode(smollm2.encode(text)) == text
     assert time.perf_counter() - start < 20  # about half a second; quadratic would be an hour
