@@ -65,7 +65,7 @@ CONTRACTIONS = [
     "I'Ve",
 ]  # fmt: skip
 MARKS = "\u0301\u0308\u0327\u0323\u20dd\u0489\u093f\u0e34\ufe0f\u05bc\u064b\u309a"
-CONTROLS = "".join(map(chr, (*range(32), *range(127, 160)))) + ("\u00ad\u061c\u200d\u200e\u202e\u2060\ufeff\ufffd\uffff")
+CONTROLS = "".join(map(chr, (*range(32), *range(127, 160)))) + "\u00ad\u061c\u200d\u200e\u202e\u2060\ufeff\ufffd\uffff"
 PUNCTUATION = [*"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~—“”«»…¿·€→≤∑", "...", "//", "**", "```"]
 
 
@@ -91,8 +91,8 @@ def mutate(rng, text):
 
 def any_characters(rng):
     ranges = [
-        (0x20, 0x7F), (0xA0, 0x250), (0x370, 0x530), (0x590, 0xE00), (0x1E00, 0x2C00), (0x3040, 0x9FFF), (0xAC00, 0xD7A4),
-        (0xF900, 0xFFFE), (0x1F300, 0x1FAFF), (0x10000, 0x1F000), (0x20000, 0x2FA20),
+        (0x20, 0x7F), (0xA0, 0x250), (0x370, 0x530), (0x590, 0xE00), (0x1E00, 0x2C00), (0x3040, 0x9FFF),
+        (0xAC00, 0xD7A4), (0xF900, 0xFFFE), (0x1F300, 0x1FAFF), (0x10000, 0x1F000), (0x20000, 0x2FA20),
     ]  # fmt: skip
     drawn = (chr(rng.randrange(*rng.choice(ranges))) for _ in range(rng.randrange(1, 30)))
     return "".join(char for char in drawn if unicodedata.category(char) != "Cn")  # it may become a letter one day
