@@ -3,8 +3,6 @@
 Rows are stretches of flat arrays. Knows nothing of matrices, threads or layers.
 """
 
-import numpy as np
-
 from lanes import (
     add,
     add_i32,
@@ -18,8 +16,11 @@ from lanes import (
     pow2,
     put_f16,
     round_i32,
+    scalar,
     select_greater,
     splat_f32,
+    splat_i32,
+    sqrt,
     store_f16,
     store_f32,
     store_i8,
@@ -55,19 +56,18 @@ def quantise(f, i, n, x, xd, xs, xm):
     for b in range(i // 32, (i + n) // 32):
         low = load_f32(f, b * 32)
         high = load_f32(f, b * 32 + 16)
-        peak = max_f32(largest(magnitude(low), magnitude(high)))
-        scale = peak / np.float32(127)
-        inverse = np.float32(0)
-        if peak > np.float32(0):
-            inverse = np.float32(127) / peak
-        low_q = round_i32(mul(low, splat_f32(inverse)))
-        high_q = round_i32(mul(high, splat_f32(inverse)))
+        peak = splat_f32(max_f32(largest(magnitude(low), magnitude(high))))
+        zero = splat_f32(0.0)
+        scale = div(peak, splat_f32(127.0))
+        inverse = select_greater(peak, zero, div(splat_f32(127.0), largest(peak, splat_f32(1e-30))), zero)
+        low_q = round_i32(mul(low, inverse))
+        high_q = round_i32(mul(high, inverse))
         store_i8(x, b * 32, low_q)
         store_i8(x, b * 32 + 16, high_q)
         total = sum_i32(add_i32(low_q, high_q))
-        xd[b] = scale
+        xd[b] = scalar(scale)
         xs[b] = total
-        xm[b] = scale * np.float32(total)
+        xm[b] = scalar(mul(scale, to_f32(splat_i32(total))))
 
 
 def rms_norm(f, src, dst, n, w, o, eps):
@@ -76,7 +76,8 @@ def rms_norm(f, src, dst, n, w, o, eps):
     for j in range(0, n, 16):
         v = load_f32(f, src + j)
         squares = fma(v, v, squares)
-    scale = splat_f32(np.float32(1) / np.sqrt(sum_f32(squares) / np.float32(n) + eps))
+    mean = div(splat_f32(sum_f32(squares)), splat_f32(n))
+    scale = div(splat_f32(1.0), sqrt(add(mean, splat_f32(eps))))
     for j in range(0, n, 16):
         store_f32(f, dst + j, mul(mul(load_f32(f, src + j), scale), load_f32(w, o + 4 * j)))
 

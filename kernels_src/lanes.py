@@ -165,6 +165,11 @@ def div(a, b):
     return a / b
 
 
+def sqrt(v):
+    """The square root of every lane."""
+    return np.sqrt(v)
+
+
 def fma(a, b, c):
     """a * b + c, rounded once if FUSED, else after each operation."""
     if not FUSED:
@@ -219,6 +224,11 @@ def max_f32(v):
     """The largest lane, as a scalar."""
     for n in (8, 4, 2, 1):
         v = largest(v[:n], v[n:])
+    return v[0]
+
+
+def scalar(v):
+    """The first lane of an f32."""
     return v[0]
 
 

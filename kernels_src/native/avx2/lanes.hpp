@@ -104,6 +104,7 @@ inline f32 add(f32 a, f32 b) { return {_mm256_add_ps(a.a, b.a), _mm256_add_ps(a.
 inline f32 sub(f32 a, f32 b) { return {_mm256_sub_ps(a.a, b.a), _mm256_sub_ps(a.b, b.b)}; }
 inline f32 mul(f32 a, f32 b) { return {_mm256_mul_ps(a.a, b.a), _mm256_mul_ps(a.b, b.b)}; }
 inline f32 div(f32 a, f32 b) { return {_mm256_div_ps(a.a, b.a), _mm256_div_ps(a.b, b.b)}; }
+inline f32 sqrt(f32 v) { return {_mm256_sqrt_ps(v.a), _mm256_sqrt_ps(v.b)}; }
 inline f32 fma(f32 a, f32 b, f32 c) { return {_mm256_fmadd_ps(a.a, b.a, c.a), _mm256_fmadd_ps(a.b, b.b, c.b)}; }
 inline f32 largest(f32 a, f32 b) { return {_mm256_max_ps(a.a, b.a), _mm256_max_ps(a.b, b.b)}; }
 inline f32 magnitude(f32 v) {
@@ -136,6 +137,7 @@ inline float max_f32(f32 v) {
   x = _mm_max_ps(x, _mm_movehl_ps(x, x));
   return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
+inline float scalar(f32 v) { return _mm256_cvtss_f32(v.a); }
 inline int sum_i32(i32 v) {
   auto w = _mm256_add_epi32(v.a, v.b);
   auto x = _mm_add_epi32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));

@@ -70,6 +70,7 @@ inline f32 add(f32 a, f32 b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline f32 sub(f32 a, f32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline f32 mul(f32 a, f32 b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline f32 div(f32 a, f32 b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline f32 sqrt(f32 v) { return {_mm512_sqrt_ps(v.v)}; }
 inline f32 fma(f32 a, f32 b, f32 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline f32 largest(f32 a, f32 b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline f32 magnitude(f32 v) {
@@ -98,6 +99,7 @@ inline float max_f32(f32 v) {
   x = _mm_max_ps(x, _mm_movehl_ps(x, x));
   return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
+inline float scalar(f32 v) { return _mm512_cvtss_f32(v.v); }
 inline int sum_i32(i32 v) { return _mm512_reduce_add_epi32(v.v); }
 
 }

@@ -126,6 +126,7 @@ inline f32 add(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] + b.v
 inline f32 sub(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] - b.v[l]; }); }
 inline f32 mul(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] * b.v[l]; }); }
 inline f32 div(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] / b.v[l]; }); }
+inline f32 sqrt(f32 v) { return each<f32>([&](int l) { return std::sqrt(v.v[l]); }); }
 inline f32 fma(f32 a, f32 b, f32 c) { return each<f32>([&](int l) { return a.v[l] * b.v[l] + c.v[l]; }); }
 inline f32 largest(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] > b.v[l] ? a.v[l] : b.v[l]; }); }
 inline f32 magnitude(f32 v) { return each<f32>([&](int l) { return std::fabs(v.v[l]); }); }
@@ -146,6 +147,7 @@ inline float max_f32(f32 v) {
       v.v[l] = v.v[l] > v.v[l + n] ? v.v[l] : v.v[l + n];
   return v.v[0];
 }
+inline float scalar(f32 v) { return v.v[0]; }
 inline int sum_i32(i32 v) {
   int s = 0;
   for (int x : v.v)
