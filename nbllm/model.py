@@ -1,15 +1,66 @@
-"""A model that is ready to use: the file, its tokenizer and its engine as one object that takes and gives text.
+"""A model that is ready to use: its file, tokenizer and engine as one object that takes and gives text.
 
 Knows nothing of conversations, threads or where text is shown.
 """
 
 import operator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
-from nbllm.errors import NbLLMError, OptionError
+from nbllm.catalogue import DEFAULT, find, known, pull
+from nbllm.catalogue.progress import ProgressLine
+from nbllm.errors import ModelFileError, ModelNotFoundError, NbLLMError, OptionError
+from nbllm.formats.gguf import open_gguf
+from nbllm.runtime.engine import Engine
 from nbllm.runtime.events import Done, StopFlag, Token
 from nbllm.runtime.options import Sampling
+from nbllm.tokenizers import load_tokenizer
+
+
+def load(path_or_name=None, context: int | None = None, threads: int | None = None) -> "Model":
+    """Load a model.
+
+    Parameters
+    ----------
+    path_or_name : str or path, optional
+        A GGUF file, the name of one in the models folder, or a known model's name. None is the default model, which is
+        fetched on first use, with its progress on standard error; nothing else ever is without being asked for.
+    context : int, optional
+        Tokens that fit, prompt and reply together; by default what the model was made for, at most 8,192.
+    threads : int, optional
+        By default one for each physical core that this process may use.
+
+    Raises
+    ------
+    ModelNotFoundError
+        There is no such model on this machine.
+    ModelFileError
+        The file is damaged, or of a kind that nbllm cannot run.
+    OptionError
+        `context` or `threads` is out of range.
+    DownloadError
+        The default model could not be fetched.
+    """
+    path = _default_model() if path_or_name is None else find(path_or_name)
+    with ExitStack() as stack:
+        gguf = stack.enter_context(open_gguf(path))
+        tokenizer = load_tokenizer(gguf.metadata)
+        engine = Engine(gguf, context, threads)
+        if engine.vocab_size != tokenizer.vocab_size:
+            raise ModelFileError(
+                f"the tokenizer of {path.name} has {tokenizer.vocab_size:,} tokens and the network has "
+                f"{engine.vocab_size:,}; use another model file"
+            )
+        stack.pop_all()  # from here on, the model closes the file
+    return Model(known(path.name).name if known(path.name) else path.stem, gguf, tokenizer, engine)
+
+
+def _default_model():
+    try:
+        return find()
+    except ModelNotFoundError:
+        with ProgressLine(DEFAULT.name) as progress:
+            return pull(progress=progress)
 
 
 @dataclass(frozen=True)
@@ -38,11 +89,12 @@ class Model:
         How many tokens fit, prompt and reply together.
     """
 
-    def __init__(self, name, path, metadata, tokenizer, engine):
+    def __init__(self, name, gguf, tokenizer, engine):
         self.name = name
-        self.path = path
-        self.metadata = metadata
+        self.path = gguf.path
+        self.metadata = gguf.metadata
         self.tokenizer = tokenizer
+        self._gguf = gguf
         self._engine = engine
 
     def __repr__(self):
@@ -58,10 +110,13 @@ class Model:
     def context(self) -> int:
         return self.engine.context
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of a text. Special tokens written out in it are parsed, and it begins with the token for the
-        beginning of a sequence if the model file says so."""
-        ids, bos = self.tokenizer.encode(text), self.tokenizer.bos_id
+    def tokenize(self, text: str, special: bool = True) -> list[int]:
+        """Token ids of a text.
+
+        special : whether special tokens written out in it are parsed, or stay plain text. The token for the beginning
+        of a sequence comes first if the model file says so, once.
+        """
+        ids, bos = self.tokenizer.encode(text, special), self.tokenizer.bos_id
         return [bos, *ids] if self.tokenizer.add_bos and ids[:1] != [bos] else ids
 
     def detokenize(self, ids) -> str:
@@ -108,13 +163,15 @@ class Model:
         """
         options = Sampling().updated(**sampling)
         ids = self._known(self.tokenize(prompt) if isinstance(prompt, str) else prompt, least=1)
-        return self._generate(ids, options, stop_flag or StopFlag())
+        flag = stop_flag or StopFlag()
+        return self._as_text(self.engine.generate(ids, options, self.tokenizer.end_ids, flag), options.stop, flag)
 
     def close(self):
         """Give back the memory. A closed model cannot be used again."""
         if self._engine is not None:
             self._engine.close()
             self._engine = None
+            self._gguf.close()
 
     def __enter__(self):
         return self
@@ -122,10 +179,11 @@ class Model:
     def __exit__(self, *error):
         self.close()
 
-    def _generate(self, ids, options, flag):
-        decoder, stops = self.tokenizer.stream(), StopStrings(options.stop)
+    def _as_text(self, events, stop_strings, flag):
+        """The engine's events, with text in place of tokens."""
+        decoder, stops = self.tokenizer.stream(), StopStrings(stop_strings)
         pending, found = [], False
-        with closing(self.engine.generate(ids, options, self.tokenizer.end_ids, flag)) as events:
+        with closing(events):
             for event in events:
                 text = ""
                 if isinstance(event, Token) and not found:

@@ -1,5 +1,7 @@
 """Stand-ins below the engine's interface, so that what is above it can be tested without computing anything."""
 
+from pathlib import Path
+
 from nbllm.errors import ContextFullError
 from nbllm.model import Model
 from nbllm.runtime.events import Done, Prefill, Stats, StopFlag, Token
@@ -84,9 +86,21 @@ class FakeEngine:
         self.closed += 1
 
 
+class FakeFile:
+    """An open model file that holds a chat template, or not even that."""
+
+    path = Path("fake.gguf")
+
+    def __init__(self, template):
+        self.metadata = {} if template is None else {"tokenizer.chat_template": template}
+        self.closed = 0
+
+    def close(self):
+        self.closed += 1
+
+
 def fake_model(*replies, template=CHATML, add_bos=False, **engine):
     """A model that gives these replies; `model.engine.prompts` has the ids it was asked with."""
     tokenizer = FakeTokenizer()
     tokenizer.add_bos = add_bos
-    metadata = {} if template is None else {"tokenizer.chat_template": template}
-    return Model("fake", "fake.gguf", metadata, tokenizer, FakeEngine(*replies, **engine))
+    return Model("fake", FakeFile(template), tokenizer, FakeEngine(*replies, **engine))

@@ -3,7 +3,9 @@
 import pytest
 from fakes import BOS, CHATML, END, START, FakeTokenizer, fake_model
 
+import nbllm
 from nbllm.chat.conversation import Chat, Notice
+from nbllm.chat.template import render
 from nbllm.errors import ContextFullError, ModelFileError, OptionError
 from nbllm.model import Text
 from nbllm.runtime.events import Done, Prefill, StopFlag
@@ -245,3 +247,23 @@ def test_a_template_that_refuses_a_system_message_says_so_in_one_line():
         chat("x")
     chat.system = None
     assert chat("x").text == "a"
+
+
+def test_follow_ups_on_the_default_model_read_only_what_is_new_and_answer_as_if_all_were_read(default_model):
+    """Three turns, greedy. Each is repeated on another copy of the model, which is made to forget everything first."""
+    greedy = {"temperature": 0, "max_tokens": 24}
+    with nbllm.load(default_model) as model, nbllm.load(default_model) as fresh:
+        chat = Chat(model, **greedy)
+        prompts, generate = [], model.engine.generate
+        model.engine.generate = lambda ids, *rest: prompts.append(ids) or generate(ids, *rest)
+        for question in ("What is the capital of France?", "Which river flows through it? 🚣", "Name one more city there."):
+            cached = list(model.engine.tokens)
+            reply = chat(question)
+            assert prompts[-1][: len(cached)] == cached and reply.stats.reused_tokens == len(cached)
+            fresh.logits([0])
+            *texts, done = [e for e in fresh.generate(prompts[-1], **greedy) if not isinstance(e, Prefill)]
+            assert "".join(text.text for text in texts) == reply.text != ""
+            assert (done.stats.reused_tokens, done.finish_reason) == (0, reply.finish_reason)
+        assert chat.messages[0]["content"] == "What is the capital of France?" and "Paris" in chat.messages[1]["content"]
+        template = model.metadata["tokenizer.chat_template"]
+        assert model.detokenize(prompts[-1]) == render(template, chat.messages[:-1])
