@@ -62,7 +62,7 @@ def cpu_features() -> dict[str, bool]:
 
 def built() -> list[str]:
     """Names of the variants that this installation holds."""
-    return [variant.name for variant in VARIANTS if importlib.util.find_spec(f"nbllm._kernels.{variant.name}.step")]
+    return [variant.name for variant in VARIANTS if importlib.util.find_spec(f"nbllm._kernels.{variant.name}")]
 
 
 def choose(features, present, wanted=None) -> Variant:
