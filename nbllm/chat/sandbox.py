@@ -1,18 +1,40 @@
-"""Jinja2's immutable sandbox for chat templates, with a budget of steps and of sizes on top.
+"""Jinja2's immutable sandbox for chat templates, with a budget of steps and sizes on top.
 
-The sandbox keeps a template from reaching Python; the budget keeps it from taking all time or memory, which would end
-the Jupyter kernel and the user's variables with it. Knows nothing of messages.
+The sandbox keeps a template from reaching Python; the budget keeps it from taking all time or memory, which would end the
+Jupyter kernel and the user's variables with it. A template that goes over it raises TooMuch. Knows nothing of messages.
+
+How the budget holds: every line of Python that runs for a template is a step, which bounds loops and recursion. What can
+make much out of little in one step is checked before it runs, and what a step has made is measured, so that no value is
+ever larger than LIMIT, and what the next step does with it in C is short.
 """
 
 import datetime
 import json
 import sys
 
+from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
+from jinja2.runtime import Namespace
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
-MAX_TEXT = 1 << 24  # characters
-MAX_STEPS = 2_000_000  # lines of Python for one prompt
+LIMIT = 1 << 24  # of a value: characters, and values within values
+STEPS = 1_000_000  # lines of Python for one prompt
+NUMBER = 1 << 20  # largest whole number that may be given to a function
+BITS = 4096  # of a whole number
+
+# Those that chat templates use. Jinja has more; some of them make much out of little.
+FILTERS = """abs capitalize count d default dictsort e escape first float int items last length list lower map max min
+reject rejectattr reverse safe select selectattr sort string sum title trim unique upper""".split()
+METHODS = {
+    str: """capitalize count endswith find index isalnum isalpha isdigit isspace islower isupper join lower lstrip
+    removeprefix removesuffix replace rfind rindex rsplit rstrip split splitlines startswith strip title upper""".split(),
+    dict: ["get", "items", "keys", "values"],
+    list: ["count", "index"],
+    tuple: ["count", "index"],
+    int: [],
+    float: [],
+}
 
 
 class Refusal(Exception):
@@ -24,23 +46,32 @@ class TooMuch(Exception):
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """The environment that `apply_chat_template` gives to templates."""
+    """The environment that Hugging Face's `apply_chat_template` gives to templates."""
+
+    intercepted_binops = frozenset(["+", "*", "**", "%"])
 
     def __init__(self):
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-        self.filters["tojson"] = tojson
-        self.globals.update(raise_exception=raise_exception, strftime_now=strftime_now)
+        # Not optimized: that would compute while compiling, outside of the budget.
+        super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[Generation, loopcontrols])
+        self.filters = {name: self.filters[name] for name in FILTERS}
+        self.filters.update(concat=concat, indent=indent, join=join, measured=measured, replace=replace, tojson=tojson)
+        self.globals = {
+            "dict": dict,
+            "namespace": QuietNamespace,
+            "raise_exception": raise_exception,
+            "range": self.globals["range"],
+            "strftime_now": strftime_now,
+        }
+        self.concat = concat  # of blocks and macros
 
-    @staticmethod
-    def run(template, variables):
-        """Render within the budget. Tracing concerns this thread only, and only meanwhile."""
+    def run(self, template, variables) -> str:
+        """Render. The tracing that counts steps concerns this thread only, and only meanwhile."""
         steps = 0
 
         def count(frame, event, argument):
             nonlocal steps
             steps += 1
-            if steps > MAX_STEPS:
-                raise TooMuch(f"it takes more than {MAX_STEPS:,} steps")
+            check(steps, STEPS, "steps")
             return count
 
         before = sys.gettrace()
@@ -48,23 +79,117 @@ class Sandbox(ImmutableSandboxedEnvironment):
         try:
             parts, length = [], 0
             for part in template.generate(variables):
-                parts.append(part)
                 length += len(part)
-                if length > MAX_TEXT:
-                    raise TooMuch(f"it makes more than {MAX_TEXT:,} characters")
+                check(length, LIMIT, "characters")
+                parts.append(part)
             return "".join(parts)
         finally:
             sys.settrace(before)
 
+    def call_binop(self, context, operator, left, right):
+        if operator == "%" and isinstance(left, str):
+            raise TooMuch("it formats text with %, which is not supported")
+        if operator in ("*", "**"):
+            check_product(operator, left, right)
+        return measured(super().call_binop(context, operator, left, right))
+
+    def call(self, context, function, *args, **kwargs):
+        for value in (*args, *kwargs.values()):
+            if isinstance(value, int):
+                check(abs(value), NUMBER, "as an argument")
+        owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+        if isinstance(owner, str) and name == "join":
+            return join(*args, owner)
+        if isinstance(owner, str) and name == "replace":
+            return replace(owner, *args)
+        return measured(super().call(context, function, *args, **kwargs))
+
+    def is_safe_attribute(self, value, name, attribute):
+        for kind, names in METHODS.items():
+            if isinstance(value, kind):
+                return name in names
+        return super().is_safe_attribute(value, name, attribute)
+
+    def wrap_str_format(self, value):
+        """`str.format`, for fields without a specification, which could ask for any width."""
+        if super().wrap_str_format(value) is None:
+            return None
+        parts = value.__self__.split("{}")
+        if any("{" in part or "}" in part for part in parts):
+            raise TooMuch("it formats text with more than {}, which is not supported")
+        return lambda *fields: concat([part for pair in zip(parts, [*fields, ""]) for part in pair])
+
+    def _generate(self, source, *args, **kwargs):
+        return super()._generate(Measuring().visit(source), *args, **kwargs)
+
+
+class Measuring(NodeTransformer):
+    """Has every literal and the result of every filter measured, and `a ~ b` joined by `concat`."""
+
+    def measure(self, node):
+        self.generic_visit(node)
+        if getattr(node, "ctx", "load") == "store":  # the names on the left of an assignment
+            return node
+        return nodes.Filter(node, "measured", [], [], None, None, lineno=node.lineno)
+
+    visit_List = visit_Tuple = visit_Dict = visit_Filter = measure
+
+    def visit_Concat(self, node):
+        self.generic_visit(node)
+        return nodes.Filter(nodes.List(node.nodes), "concat", [], [], None, None, lineno=node.lineno)
+
+    def visit_FilterBlock(self, node):
+        node.body = [self.visit(part) for part in node.body]
+        return node
+
 
 class Generation(Extension):
-    """`{% generation %}` marks the assistant's part for training; it has no meaning here."""
+    """`{% generation %}` marks what a model is trained on; it has no meaning here."""
 
     tags = {"generation"}
 
     def parse(self, parser):
         next(parser.stream)
         return parser.parse_statements(["name:endgeneration"], drop_needle=True)
+
+
+class QuietNamespace(Namespace):
+    """Namespaces can hold each other, so their text could grow without limit."""
+
+    def __repr__(self):
+        return "<namespace>"
+
+
+def check(amount, limit, unit):
+    if amount > limit:
+        raise TooMuch(f"it asks for {amount:,} {unit}, and {limit:,} is the limit")
+
+
+def size(value) -> int:
+    """Characters and values in a value, as far as LIMIT."""
+    total, rest = 0, [value]
+    while rest and total <= LIMIT:
+        value = rest.pop()
+        total += len(value) if isinstance(value, str) else 1
+        if isinstance(value, dict):
+            rest += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple, set)):
+            rest += value
+    return total
+
+
+def measured(value):
+    check(size(value), LIMIT, "characters or values")
+    return value
+
+
+def check_product(operator, left, right):
+    for value, times in ((left, right), (right, left)):
+        if isinstance(value, (str, list, tuple)) and isinstance(times, int):
+            check(size(value) * times, LIMIT, "characters or values")
+    if isinstance(left, int) and isinstance(right, int):
+        bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
+        check(bits, BITS, "bits of a number")
 
 
 def raise_exception(message):
@@ -75,6 +200,37 @@ def strftime_now(format):
     return datetime.datetime.now().strftime(format)
 
 
+# Filters
+
+
+def concat(parts):
+    texts = [str(part) for part in parts]
+    check(sum(map(len, texts)), LIMIT, "characters")
+    return "".join(texts)
+
+
+def join(items, separator=""):
+    texts = [str(item) for item in items]
+    check(sum(map(len, texts)) + len(separator) * len(texts), LIMIT, "characters")
+    return separator.join(texts)
+
+
+def replace(text, old, new, count=-1):
+    text, old, new = str(text), str(old), str(new)
+    check(len(text) + text.count(old) * len(new), LIMIT, "characters")
+    return text.replace(old, new, count)
+
+
+def indent(text, width=4, first=False, blank=False):
+    check(width, 1000, "spaces")
+    lines = text.split("\n")
+    check(len(text) + width * len(lines), LIMIT, "characters")
+    return "\n".join(
+        " " * width + line if (i or first) and (line or blank or not i) else line for i, line in enumerate(lines)
+    )
+
+
 def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
     """Plain JSON; Jinja's own filter escapes characters for HTML."""
+    check(indent or 0, 16, "spaces")
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from jinja2 import TemplateSyntaxError
 
-from nbllm.chat.sandbox import MAX_TEXT, Refusal, Sandbox
+from nbllm.chat.sandbox import Refusal, Sandbox, check
 from nbllm.errors import ModelFileError, OptionError
 
 # For a model that brings no template; the most common form among chat models.
@@ -16,6 +16,8 @@ CHATML = """{% for message in messages %}<|im_start|>{{ message['role'] }}
 {{ message['content'] }}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
+
+SOURCE = 1 << 18  # characters of a template; those in use have up to 17,000
 
 
 def render(template, messages, bos="", eos="", add_generation_prompt=True):
@@ -41,7 +43,7 @@ def render(template, messages, bos="", eos="", add_generation_prompt=True):
     OptionError
         The template refuses these messages, as many refuse a system message.
     ModelFileError
-        The template is not valid, fails, or asks for too much.
+        The template is not valid, fails, or asks for too much time or memory.
     """
     variables = {
         "messages": messages,
@@ -52,25 +54,27 @@ def render(template, messages, bos="", eos="", add_generation_prompt=True):
         "documents": None,
     }
     try:
-        return Sandbox.run(_compiled(template), variables)
+        sandbox, program = _compiled(template)
+        return sandbox.run(program, variables)
     except Refusal as refusal:
         hint = "; try it without a system message" if messages and messages[0]["role"] == "system" else ""
         raise OptionError(f"the model's chat template refuses the conversation: {_line(refusal)}{hint}") from refusal
     except TemplateSyntaxError as error:
-        raise ModelFileError(
-            f"the model's chat template is not valid in line {error.lineno}: {_line(error)}; use another model file"
-        ) from error
+        where = f"is not valid in line {error.lineno}"
+        raise ModelFileError(f"the model's chat template {where}: {_line(error.message)}; {NEXT}") from error
     except Exception as error:  # whatever a stranger's program may raise
-        raise ModelFileError(
-            f"the model's chat template fails: {_line(error) or type(error).__name__}; use another model file"
-        ) from error
+        reason = _line(error) or type(error).__name__
+        raise ModelFileError(f"the model's chat template fails: {reason}; {NEXT}") from error
+
+
+NEXT = "use another model file"
 
 
 @lru_cache(8)
 def _compiled(template):
-    if len(template) > MAX_TEXT:
-        raise ValueError(f"it is {len(template):,} characters long")
-    return Sandbox().from_string(template)
+    check(len(template), SOURCE, "characters of its own")
+    sandbox = Sandbox()
+    return sandbox, sandbox.from_string(template)
 
 
 def _line(error):
