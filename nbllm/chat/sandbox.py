@@ -1,11 +1,12 @@
 """Jinja2's immutable sandbox for chat templates, with a budget of steps and sizes on top.
 
-The sandbox keeps a template from reaching Python; the budget keeps it from taking all time or memory, which would end the
-Jupyter kernel and the user's variables with it. A template that goes over it raises TooMuch. Knows nothing of messages.
+The sandbox keeps a template from reaching Python; the budget keeps it from taking all time or memory, which would end
+the Jupyter kernel and the user's variables with it. A template that goes over it raises TooMuch. Knows nothing of
+messages.
 
-How the budget holds: every line of Python that runs for a template is a step, which bounds loops and recursion. What can
-make much out of little in one step is checked before it runs, and what a step has made is measured, so that no value is
-ever larger than LIMIT, and what the next step does with it in C is short.
+How the budget holds: every line of Python that runs for a template is a step, which bounds loops and recursion. What
+can make much out of little in one step is checked before it runs, and what a step has made is measured, so that no
+value is ever larger than LIMIT, and what the next step does with it in C is short.
 """
 
 import datetime
@@ -27,8 +28,9 @@ BITS = 4096  # of a whole number
 FILTERS = """abs capitalize count d default dictsort e escape first float int items last length list lower map max min
 reject rejectattr reverse safe select selectattr sort string sum title trim unique upper""".split()
 METHODS = {
-    str: """capitalize count endswith find index isalnum isalpha isdigit isspace islower isupper join lower lstrip
-    removeprefix removesuffix replace rfind rindex rsplit rstrip split splitlines startswith strip title upper""".split(),
+    str: """capitalize count endswith find index isalnum isalpha isdigit islower isspace isupper join lower lstrip
+    removeprefix removesuffix replace rfind rindex rsplit rstrip split splitlines startswith strip title
+    upper""".split(),
     dict: ["get", "items", "keys", "values"],
     list: ["count", "index"],
     tuple: ["count", "index"],

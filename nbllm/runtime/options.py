@@ -33,7 +33,7 @@ class Sampling:
     top_k: int = _option(40, "keep only this many of the likeliest tokens; 0 keeps all", Integral)
     top_p: float = _option(0.95, "keep the likeliest tokens that together are this probable; 1 keeps all", high=1)
     min_p: float = _option(0.05, "keep tokens at least this likely relative to the likeliest; 0 keeps all", high=1)
-    repeat_penalty: float = _option(1.1, "make tokens that were there already less likely; 1 is off", low=0.01, high=100)
+    repeat_penalty: float = _option(1.1, "make tokens that occurred already less likely; 1 is off", low=0.01, high=100)
     repeat_window: int = _option(64, "how many of the last tokens the repeat penalty looks at; 0 is off", Integral)
     seed: int | None = _option(None, "the same seed gives the same text; None draws a new one", Integral,
                                high=SEED_MAX, optional=True)

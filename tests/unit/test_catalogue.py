@@ -23,7 +23,8 @@ from nbllm.catalogue.progress import ProgressLine
 from nbllm.errors import DownloadError, ModelNotFoundError, Stopped
 from nbllm.runtime.events import StopFlag
 
-find_module, known_module, pull_module = (import_module(f"nbllm.catalogue.{name}") for name in ("find", "known", "pull"))
+# The package has functions of the same names.
+find_module, known_module, pull_module = (import_module(f"nbllm.catalogue.{m}") for m in ("find", "known", "pull"))
 
 CONTENT = bytes(range(256)) * 8192  # of the model file, 2 MiB
 PACKAGE = "nbllm-test-model"
@@ -112,10 +113,13 @@ def test_find_takes_names_files_in_the_folder_and_paths(models, tmp_path, monkey
     assert catalogue.find(str(tmp_path / "elsewhere.bin")) == catalogue.find(tmp_path / "elsewhere.bin")
     monkeypatch.chdir(tmp_path)
     assert catalogue.find("elsewhere.bin").samefile(tmp_path / "elsewhere.bin")
-    assert [(f.name, f.path.name) for f in catalogue.available()] == [("Other.Q4_0", "Other.Q4_0.gguf"), ("test", "Test.gguf")]
+    here = {found.name: found.path.name for found in catalogue.available()}
+    assert here == {"Other.Q4_0": "Other.Q4_0.gguf", "test": "Test.gguf"}
 
 
-@pytest.mark.parametrize("name", [None, "test", "nonsense", "no/such/file.gguf", "../index/Test", "", "~nobody/x", "\0", "a" * 5000])
+@pytest.mark.parametrize(
+    "name", [None, "test", "nonsense", "no/such/file.gguf", "../index/Test", "", "~nobody/x", "\0", "a" * 5000]
+)
 def test_what_is_not_there_names_both_ways_to_get_a_model(models, name):
     with pytest.raises(ModelNotFoundError) as error:
         catalogue.find(name)

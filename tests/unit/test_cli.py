@@ -129,7 +129,9 @@ def test_a_mistake_is_one_line_on_standard_error_and_status_1(run, arguments, ma
     assert re.fullmatch(f"nbllm: .*{match}.*\n", err)
 
 
-@pytest.mark.parametrize("arguments", [[], ["sing"], ["chat"], ["chat", "hi", "--top-k", "few"], ["chat", "hi", "--tall"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["sing"], ["chat"], ["chat", "hi", "--top-k", "few"], ["chat", "hi", "--tall"]]
+)
 def test_a_command_that_cannot_be_parsed_shows_the_usage_and_ends_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as exit:
         cli.main(arguments)

@@ -57,7 +57,7 @@ def test_the_fallback_is_chatml():
     ("{{ 'a,b'.split(',') | join('-') }}{{ ' x '.strip() }}{{ 'aXa'.replace('a', 'b') }}", "a-bxbXb"),
     ("{{ ['x', 2] | join }}{{ '-'.join(messages | map(attribute='role')) }}", "x2system-user-assistant-user"),
     ("{{ 'a{}c{}'.format('b', 1) }}{{ 'x' * 3 }}{{ 2 ** 3 }}{{ 7 % 4 }}{{ 'a' ~ 1 ~ none }}", "abc1xxx83a1None"),
-    ("{% macro hi(x) %}<{{ x }}>{% endmacro %}{{ hi('a') }}{% set y %}{{ hi('b') }}{% endset %}{{ y + y }}", "<a><b><b>"),
+    ("{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f('a') }}{% set y %}{{ f('b') }}{% endset %}{{ y + y }}", "<a><b><b>"),
     ("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", "4"),
     ("{% for key, value in {'a': 1}.items() %}{{ key }}{{ value }}{% endfor %}", "a1"),
     ("{% set a, b = (1, 2) %}{{ a }}{{ b }}{{ (messages[-1] if 3 in [3]).role }}", "12user"),
@@ -101,7 +101,7 @@ def test_python_is_out_of_reach(template):
     assert CONVERSATION[0] == {"role": "system", "content": "Be brief."} and len(CONVERSATION) == 4
 
 
-GROW = "{% set ns = namespace(x='a' * 10000, l=[1]) %}{% for i in range(60) %}STEP{% endfor %}{{ ns.x|length }}{{ ns.l|length }}"
+GROW = "{% set ns = namespace(x='a' * 10000, l=[1]) %}{% for i in range(60) %}STEP{% endfor %}{{ ns.x|length }}"
 HOSTILE = {
     "long loop": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "long range": "{% for i in range(999999999) %}{% endfor %}",
@@ -126,7 +126,7 @@ HOSTILE = {
     "mappings nested": GROW.replace("STEP", "{% set ns.l = {1: ns.l, 2: ns.l} %}") + "{{ ns.l }}",
     "calls nested": GROW.replace("STEP", "{% set ns.l = dict(a=ns.l, b=ns.l) %}") + "{{ ns.l }}",
     "long texts in a list": "{% set x = 'a' * 9999999 %}{% set l = [x, x, x, x] %}{{ l }}",
-    "namespaces nested": GROW.replace("STEP", "{% set ns.l = namespace(a=ns.l, b=ns.l) %}") + "{{ ns.l }}" + "{{ 1 // 0 }}",
+    "namespaces nested": GROW.replace("STEP", "{% set ns.l = namespace(a=ns.l, b=ns.l) %}") + "{{ ns.l }}{{ 1 // 0 }}",
     "numbers": GROW.replace("STEP", "{% set ns.l = ns.l[0] * 2 ** 4000 %}{% set ns.l = [ns.l * ns.l] %}"),
     "wide format": "{{ '{:>999999999}'.format('x') }}{{ '%0999999999d' % 1 }}",
     "wide method": "{{ 'x'.center(999999999) }}",
@@ -155,7 +155,8 @@ def test_a_hostile_or_broken_template_is_one_line_in_bounded_time_and_memory(tem
 
 
 def test_a_template_may_refuse_the_conversation_and_its_words_are_bounded():
-    assert_refused("{{ raise_exception('roles must\nalternate' + 'x' * 999) }}", OptionError, "roles must alternate.*system")
+    wordy = "{{ raise_exception('roles must\nalternate' + 'x' * 999) }}"
+    assert_refused(wordy, OptionError, "roles must alternate.*system")
     with pytest.raises(OptionError) as caught:
         render("{{ raise_exception('No.') }}", CONVERSATION[1:])
     assert "system" not in str(caught.value)
@@ -190,7 +191,10 @@ def test_ordinary_text_becomes_the_ids_of_the_rendered_text():
     assert encoder.encode(encoder.render(CONVERSATION)) == FakeTokenizer().encode(text)
 
 
-@given(st.lists(st.sampled_from(["<|im_end|>", "<|im_start|>", "<s>", "<", "<|im_", "end|>", "s>", FENCE, " ", "é", "x"])))
+PARTS = ["<|im_end|>", "<|im_start|>", "<s>", "<", "<|im_", "end|>", "s>", FENCE, " ", "é", "x"]
+
+
+@given(st.lists(st.sampled_from(PARTS)))
 def test_no_text_of_a_message_becomes_a_special_token(parts):
     content = "".join(parts)
     ids = ids_of(content)
@@ -204,7 +208,7 @@ def test_a_fence_in_a_message_cannot_break_the_templates_own_special_tokens():
 
 
 def test_templates_that_trim_and_look_into_contents_see_them_as_they_are():
-    template = "{{ messages[0].content | trim }}{{ 'b' in messages[0].content }}{{ messages[0].content.split(' ') | length }}"
+    template = "{% set c = messages[0].content %}{{ c | trim }}{{ 'b' in c }}{{ c.split(' ') | length }}"
     assert FakeTokenizer().decode(ids_of("  a b<s> ", template=template)) == "a b<s>True5"
 
 
