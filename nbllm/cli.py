@@ -119,7 +119,7 @@ def _printable(text):
 def _parser():
     parser = argparse.ArgumentParser(prog="nbllm", description="A large language model on your own processor.")
     parser.add_argument("--version", action="version", version=f"nbllm {nbllm.__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True)
 
     def add(command, help):
         name = command.__name__.replace("_", "-")
