@@ -11,7 +11,7 @@ Arrays are flat, and an index counts the array's own elements, whatever is read 
 import numpy as np
 
 LANES = 16
-WRITES = frozenset({"store_f32", "store_f16", "store_i8", "put_f16"})  # all other functions are pure
+WRITES = frozenset({"store_f32", "store_f16", "store_i8", "put_f16", "take", "barrier"})  # all other functions are pure
 FUSED = True  # whether `fma` rounds once: True wherever the processor has such an instruction
 
 
@@ -65,6 +65,9 @@ def put_f16(a, i, x):
         a[i] = np.float32(x).astype(np.float16).view(np.uint16)
 
 
+# threads
+
+
 def poll(a):
     """a[0] as it is in memory now, though another thread may write it."""
     return int(a[0])
@@ -73,6 +76,26 @@ def poll(a):
 def thread():
     """The number of the calling thread in its parallel region."""
     return 0
+
+
+def team():
+    """How many threads there are in the parallel region: perhaps fewer than were asked for."""
+    return 1
+
+
+def take(a, i, n):
+    """a[i], to which n is added in the same moment: every caller gets the next n of a shared row of work."""
+    taken = int(a[i])
+    a[i] += n
+    return taken
+
+
+def barrier(a, stop, threads):
+    """Wait until all threads are here. Every one of them gets the same answer: `poll(stop)` as the last to come saw it.
+
+    a: int32 (5,), all 0 at first. Uncompiled, the caller is the only thread.
+    """
+    return poll(stop)
 
 
 # 8-bit products

@@ -10,7 +10,7 @@ import numpy as np
 
 from attention import TILE, attend_tile, clear_result, finish, merge
 from elementwise import keep_key, keep_value, quantise, rms_norm, rope, silu_mul
-from lanes import add, load_f32, poll, store_f32, thread
+from lanes import add, barrier, load_f32, poll, store_f32, take, team, thread
 from matmul import (
     bf16_1,
     bf16_4,
@@ -34,6 +34,9 @@ ROPE_KEEP = 3
 ATTEND = 4
 MERGE = 5
 SILU_MUL = 6
+
+GRAIN_BYTES = 1 << 14  # of weights that a thread takes at a time when there is one token
+GRAIN = 256  # activations that it takes at a time
 
 # block types, by their number in GGUF
 F32 = 0
@@ -72,16 +75,19 @@ def group(tile_1, tile_4, w, o, nb, x, xd, xz, src, f, dst, width, accumulate, t
             put(f, d + 3 * width, a3, accumulate)
 
 
-def matmul(stage, w, f, x, xd, xs, xm, stop, tokens):
+def matmul(stage, work, row, w, f, x, xd, xs, xm, stop, tokens):
     """columns: 3 block type, 4 first byte, 5 bytes of a group, 6 groups, 7 source, 8 its width, 9 target, 10 its width,
     11 add to the target"""
     kind, o, size, groups = stage[3], stage[4], stage[5], stage[6]
     nb = stage[8] // 32
     src = stage[7] // 32
     dst, width, accumulate = stage[9], stage[10], stage[11]
-    #omp for schedule(static) nowait
-    for g in range(groups):
-        if poll(stop) == 0:
+    grain = 1
+    if tokens == 1:
+        grain = max(1, GRAIN_BYTES // size)
+    begin = take(work, row, grain)
+    while begin < groups and poll(stop) == 0:
+        for g in range(begin, min(begin + grain, groups)):
             wo = o + g * size
             to = dst + g * 16
             if kind == Q4_0:
@@ -96,25 +102,27 @@ def matmul(stage, w, f, x, xd, xs, xm, stop, tokens):
                 group(bf16_1, bf16_4, w, wo, nb, f, xd, xs, src, f, to, width, accumulate, tokens)
             else:
                 group(f32_1, f32_4, w, wo, nb, f, xd, xs, src, f, to, width, accumulate, tokens)
+        begin = take(work, row, grain)
 
 
-def norm(stage, consts, w, f, x, xd, xs, xm, start, tokens):
+def norm(stage, work, row, consts, w, f, x, xd, xs, xm, start, tokens):
     """columns: 3 first byte of the weights, 4 source, 5 target, 6 width, 7 place of eps in consts"""
     width = stage[6]
-    #omp for schedule(static) nowait
-    for t in range(tokens):
+    t = take(work, row, 1)
+    while t < tokens:
         dst = stage[5] + t * width
         rms_norm(f, stage[4] + (start + t) * width, dst, width, w, stage[3], consts[stage[7]])
         quantise(f, dst, width, x, xd, xs, xm)
+        t = take(work, row, 1)
 
 
-def rope_keep(stage, consts, f, angles, k, v, position, tokens):
+def rope_keep(stage, work, row, consts, f, angles, k, v, position, tokens):
     """columns: 3 queries, 4 keys, 5 values, 6 heads, 7 key/value heads, 8 head_dim, 9 their place in the cache, 10 elements
     of a head there, 11 place of the queries' scale in consts, 12 rotated pairs, 13 width of the queries, 14 of the keys"""
     heads, kv_heads, head_dim, half = stage[6], stage[7], stage[8], stage[12]
     every = heads + kv_heads
-    #omp for schedule(static) nowait
-    for unit in range(tokens * every):
+    unit = take(work, row, 1)
+    while unit < tokens * every:
         t = unit // every
         h = unit % every
         a = (position + t) * 2 * half
@@ -127,9 +135,10 @@ def rope_keep(stage, consts, f, angles, k, v, position, tokens):
             rope(f, stage[4] + i, head_dim, half, angles, a, np.float32(1))
             keep_key(f, stage[4] + i, head_dim, k, place, position + t)
             keep_value(f, stage[5] + i, head_dim, v, place, position + t)
+        unit = take(work, row, 1)
 
 
-def attend(stage, f, x, xd, xs, xm, k, v, s, stop, position, tokens, split):
+def attend(stage, work, row, f, x, xd, xs, xm, k, v, s, stop, position, tokens, split):
     """columns: 3 queries, 4 target, 5 heads, 6 key/value heads, 7 head_dim, 8 place in the cache, 9 elements of a head there,
     10 where in s, after the threads' own scratch, partial results begin, 11 width of the queries and of the target
 
@@ -145,50 +154,50 @@ def attend(stage, f, x, xd, xs, xm, k, v, s, stop, position, tokens, split):
     part = scores + 4 * TILE
     run = part + 4 * size
     tiles = max(split, 1)
-    #omp for schedule(dynamic) nowait
-    for unit in range(kv_heads * quads * tiles):
-        if poll(stop) == 0:
-            # the longest come first, so that the threads end together
-            c = unit // tiles
-            h = c % kv_heads
-            i0 = (quads - 1 - c // kv_heads) * 4
-            i1 = min(i0 + 1, queries - 1)
-            i2 = min(i0 + 2, queries - 1)
-            i3 = min(i0 + 3, queries - 1)
-            q = stage[3] + h * per_kv * head_dim
-            q0 = q + i0 // per_kv * width + i0 % per_kv * head_dim
-            q1 = q + i1 // per_kv * width + i1 % per_kv * head_dim
-            q2 = q + i2 // per_kv * width + i2 % per_kv * head_dim
-            q3 = q + i3 // per_kv * width + i3 % per_kv * head_dim
-            n0 = position + i0 // per_kv + 1
-            n1 = position + i1 // per_kv + 1
-            n2 = position + i2 // per_kv + 1
-            n3 = position + i3 // per_kv + 1
-            place = stage[8] + h * stage[9]
-            if split > 0:
-                p = unit % tiles * TILE
-                at = stage[10] + ((h * quads * 4 + i0) * tiles + unit % tiles * 4) * size
+    unit = take(work, row, 1)
+    while unit < kv_heads * quads * tiles and poll(stop) == 0:
+        # the longest come first, so that the threads end together
+        c = unit // tiles
+        h = c % kv_heads
+        i0 = (quads - 1 - c // kv_heads) * 4
+        i1 = min(i0 + 1, queries - 1)
+        i2 = min(i0 + 2, queries - 1)
+        i3 = min(i0 + 3, queries - 1)
+        q = stage[3] + h * per_kv * head_dim
+        q0 = q + i0 // per_kv * width + i0 % per_kv * head_dim
+        q1 = q + i1 // per_kv * width + i1 % per_kv * head_dim
+        q2 = q + i2 // per_kv * width + i2 % per_kv * head_dim
+        q3 = q + i3 // per_kv * width + i3 % per_kv * head_dim
+        n0 = position + i0 // per_kv + 1
+        n1 = position + i1 // per_kv + 1
+        n2 = position + i2 // per_kv + 1
+        n3 = position + i3 // per_kv + 1
+        place = stage[8] + h * stage[9]
+        if split > 0:
+            p = unit % tiles * TILE
+            at = stage[10] + ((h * quads * 4 + i0) * tiles + unit % tiles * 4) * size
+            attend_tile(
+                f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, k, v, place + p * head_dim, head_dim, s, scores, at
+            )  # fmt: skip
+        else:
+            for i in range(4):
+                clear_result(s, run + i * size, head_dim)
+            for p in range(0, n3, TILE):
                 attend_tile(
-                    f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, k, v, place + p * head_dim, head_dim, s, scores, at
+                    f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, k, v, place + p * head_dim, head_dim, s, scores, part
                 )  # fmt: skip
-            else:
                 for i in range(4):
-                    clear_result(s, run + i * size, head_dim)
-                for p in range(0, n3, TILE):
-                    attend_tile(
-                        f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, k, v, place + p * head_dim, head_dim, s, scores, part
-                    )  # fmt: skip
-                    for i in range(4):
-                        merge(s, run + i * size, part + i * size, head_dim)
-                for i in range(min(4, queries - i0)):
-                    j = i0 + i
-                    dst = stage[4] + j // per_kv * width + (h * per_kv + j % per_kv) * head_dim
-                    finish(s, run + i * size, head_dim, f, dst)
-                    if head_dim % 32 == 0:
-                        quantise(f, dst, head_dim, x, xd, xs, xm)
+                    merge(s, run + i * size, part + i * size, head_dim)
+            for i in range(min(4, queries - i0)):
+                j = i0 + i
+                dst = stage[4] + j // per_kv * width + (h * per_kv + j % per_kv) * head_dim
+                finish(s, run + i * size, head_dim, f, dst)
+                if head_dim % 32 == 0:
+                    quantise(f, dst, head_dim, x, xd, xs, xm)
+        unit = take(work, row, 1)
 
 
-def merge_tiles(stage, f, x, xd, xs, xm, s, tokens, split):
+def merge_tiles(stage, work, row, f, x, xd, xs, xm, s, tokens, split):
     """Columns as for `attend`."""
     heads, kv_heads, head_dim = stage[5], stage[6], stage[7]
     per_kv = heads // kv_heads
@@ -196,8 +205,8 @@ def merge_tiles(stage, f, x, xd, xs, xm, s, tokens, split):
     quads = (tokens * per_kv + 3) // 4
     run = thread() * (4 * TILE + 8 * size) + 4 * TILE + 4 * size
     if split > 0:
-        #omp for schedule(static) nowait
-        for unit in range(tokens * heads):
+        unit = take(work, row, 1)
+        while unit < tokens * heads:
             t = unit // heads
             h = unit % heads // per_kv
             i = t * per_kv + unit % heads % per_kv
@@ -209,29 +218,31 @@ def merge_tiles(stage, f, x, xd, xs, xm, s, tokens, split):
             finish(s, run, head_dim, f, dst)
             if head_dim % 32 == 0:
                 quantise(f, dst, head_dim, x, xd, xs, xm)
+            unit = take(work, row, 1)
 
 
-def quantise_rows(stage, f, x, xd, xs, xm, tokens):
+def quantise_rows(stage, work, row, f, x, xd, xs, xm, tokens):
     """columns: 3 place, 4 width"""
-    #omp for schedule(static) nowait
-    for t in range(tokens):
+    t = take(work, row, 1)
+    while t < tokens:
         quantise(f, stage[3] + t * stage[4], stage[4], x, xd, xs, xm)
+        t = take(work, row, 1)
 
 
-def gated(stage, f, x, xd, xs, xm, tokens):
+def gated(stage, work, row, f, x, xd, xs, xm, tokens):
     """columns: 3 gate, 4 up, 5 target, 6 width"""
     width = stage[6]
-    blocks = width // 32
-    #omp for schedule(static) nowait
-    for unit in range(tokens * blocks):
-        i = unit * 32
-        silu_mul(f, stage[3] + i, stage[4] + i, stage[5] + i, 32)
-        quantise(f, stage[5] + i, 32, x, xd, xs, xm)
+    end = tokens * width
+    i = take(work, row, GRAIN)
+    while i < end:
+        n = min(GRAIN, end - i)
+        silu_mul(f, stage[3] + i, stage[4] + i, stage[5] + i, n)
+        quantise(f, stage[5] + i, n, x, xd, xs, xm)
+        i = take(work, row, GRAIN)
 
 
-def run(program, consts, angles, w, f, x, xd, xs, xm, k, v, s, stop, state, position, tokens, outputs, split):
-    """What every thread does."""
-    turn = 0
+def run(program, consts, angles, w, f, x, xd, xs, xm, k, v, s, stop, state, work, position, tokens, outputs, split):
+    """What every thread does. Each takes its share of a stage, a piece at a time, from the stage's counter in `work`."""
     for row in range(program.shape[0]):
         stage = program[row]
         op = stage[0]
@@ -240,32 +251,25 @@ def run(program, consts, angles, w, f, x, xd, xs, xm, k, v, s, stop, state, posi
             start = tokens - outputs
         n = tokens - start
         if op == MATMUL:
-            matmul(stage, w, f, x, xd, xs, xm, stop, n)
+            matmul(stage, work, row, w, f, x, xd, xs, xm, stop, n)
         elif op == RMS_NORM:
-            norm(stage, consts, w, f, x, xd, xs, xm, start, n)
+            norm(stage, work, row, consts, w, f, x, xd, xs, xm, start, n)
         elif op == QUANTISE:
-            quantise_rows(stage, f, x, xd, xs, xm, n)
+            quantise_rows(stage, work, row, f, x, xd, xs, xm, n)
         elif op == ROPE_KEEP:
-            rope_keep(stage, consts, f, angles, k, v, position, n)
+            rope_keep(stage, work, row, consts, f, angles, k, v, position, n)
         elif op == ATTEND:
-            attend(stage, f, x, xd, xs, xm, k, v, s, stop, position, n, split)
+            attend(stage, work, row, f, x, xd, xs, xm, k, v, s, stop, position, n, split)
         elif op == MERGE:
-            merge_tiles(stage, f, x, xd, xs, xm, s, n, split)
+            merge_tiles(stage, work, row, f, x, xd, xs, xm, s, n, split)
         else:
-            gated(stage, f, x, xd, xs, xm, n)
-        if stage[1] == 1:
-            # One thread reads the flag for all, so that all leave together. A slow thread may read its answer while the
-            # next one is written: hence two places in turn.
-            turn = 1 - turn
-            #omp single
-            if 1:
-                state[turn] = poll(stop)
-            if state[turn] != 0:
-                break
+            gated(stage, work, row, f, x, xd, xs, xm, n)
+        if stage[1] == 1 and barrier(state, stop, team()) != 0:
+            break
 
 
-# pythran export step(int64[:, :] order(C), float32[:], float32[:], uint8[:], float32[:], int8[:], float32[:], int32[:], float32[:], uint16[:], uint16[:], float32[:], int32[:], int32[:], int, int, int, int, int)
-def step(program, consts, angles, w, f, x, xd, xs, xm, k, v, s, stop, state, position, tokens, outputs, split, threads):
+# pythran export step(int64[:, :] order(C), float32[:], float32[:], uint8[:], float32[:], int8[:], float32[:], int32[:], float32[:], uint16[:], uint16[:], float32[:], int32[:], int32[:], int32[:], int, int, int, int, int)
+def step(program, consts, angles, w, f, x, xd, xs, xm, k, v, s, stop, state, work, position, tokens, outputs, split, threads):
     """Run `program` for `tokens` tokens from `position` on, and leave logits for the last `outputs` of them in f.
 
     Parameters
@@ -278,7 +282,8 @@ def step(program, consts, angles, w, f, x, xd, xs, xm, k, v, s, stop, state, pos
     k, v : uint16, the key/value cache in half precision
     s : float32, scratch memory
     stop : (1,) int32, not 0 to stop
-    state : (2,) int32, the step's own
+    state : (5,) int32, the threads' meeting place; 0 at first
+    work : (stages,) int32, how much of each stage has been taken; 0 at first
     position, tokens, outputs, threads : int
     split : int, the number of tiles of the cache that attention treats as units of their own; 0 for none
 
@@ -289,5 +294,5 @@ def step(program, consts, angles, w, f, x, xd, xs, xm, k, v, s, stop, state, pos
     """
     #omp parallel num_threads(threads)
     if 1:
-        run(program, consts, angles, w, f, x, xd, xs, xm, k, v, s, stop, state, position, tokens, outputs, split)
+        run(program, consts, angles, w, f, x, xd, xs, xm, k, v, s, stop, state, work, position, tokens, outputs, split)
     return poll(stop)

@@ -81,7 +81,8 @@ class Engine:
         self._k = np.zeros(elements, np.uint16)  # (layers, kv_heads, positions / 16, head_dim, 16) float16
         self._v = np.zeros(elements, np.uint16)  # (layers, kv_heads, positions, head_dim) float16
         self._scratch = np.zeros(program.scratch, np.float32)
-        self._state = np.zeros(2, np.int32)  # the step's own
+        self._meeting = np.zeros(5, np.int32)  # the threads' meeting place
+        self._work = np.zeros(len(self._table), np.int32)  # how much of each stage has been taken
         self._stop = StopFlag()
         self._weights = np.empty(packer.size, np.uint8)
         for done in packer.pack(self._weights):
@@ -224,9 +225,11 @@ class Engine:
         rows = dequantize(self._embedding.block_type, self._embedding.data[ids])  # (n, width) float32
         self._f[program.input.base : program.input.base + n * width] = rows.ravel()
         split = -(-(position + n) // TILE) if n <= SPLIT_TOKENS else 0
+        self._meeting.fill(0)
+        self._work.fill(0)
         stopped = self._kernel.step(
             self._table, self._consts, self._angles, self._weights, self._f, self._x, self._xd, self._xs, self._xm,
-            self._k, self._v, self._scratch, stop.array, self._state, position, n, outputs, split, self.threads,
+            self._k, self._v, self._scratch, stop.array, self._meeting, self._work, position, n, outputs, split, self.threads,
         )  # fmt: skip
         if stopped:
             return None

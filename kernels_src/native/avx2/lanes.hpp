@@ -6,7 +6,7 @@
 #include <immintrin.h>
 #include <cstdint>
 #include <cstring>
-#include <omp.h>
+#include "../threads.hpp"
 
 PYTHONIC_NS_BEGIN
 namespace lanes {
@@ -58,8 +58,6 @@ template <class A> inline types::none_type put_f16(A const &a, long i, float x) 
   *(uint16_t *)to(a, i) = _cvtss_sh(x, 0);
   return {};
 }
-template <class A> inline long poll(A const &a) { return *(volatile int32_t const *)a.buffer; }
-inline long thread() { return omp_get_thread_num(); }
 
 // 8-bit products
 inline u8 lo4(u8 w) {

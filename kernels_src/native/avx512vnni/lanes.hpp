@@ -6,7 +6,7 @@
 #include <immintrin.h>
 #include <cstdint>
 #include <cstring>
-#include <omp.h>
+#include "../threads.hpp"
 
 PYTHONIC_NS_BEGIN
 namespace lanes {
@@ -40,8 +40,6 @@ template <class A> inline types::none_type put_f16(A const &a, long i, float x) 
   *(uint16_t *)to(a, i) = (uint16_t)_mm_extract_epi16(_mm_cvtps_ph(_mm_set_ss(x), 0), 0);
   return {};
 }
-template <class A> inline long poll(A const &a) { return *(volatile int32_t const *)a.buffer; }
-inline long thread() { return omp_get_thread_num(); }
 
 // 8-bit products
 inline u8 lo4(u8 w) { return {_mm512_and_si512(w.v, _mm512_set1_epi8(15))}; }

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <omp.h>
+#include "../threads.hpp"
 
 PYTHONIC_NS_BEGIN
 namespace lanes {
@@ -92,8 +92,6 @@ template <class A> inline types::none_type store_i8(A const &a, long i, i32 v) {
     a.buffer[i + l] = (int8_t)v.v[l];
   return {};
 }
-template <class A> inline long poll(A const &a) { return *(volatile int32_t const *)a.buffer; }
-inline long thread() { return omp_get_thread_num(); }
 
 // 8-bit products
 inline u8 lo4(u8 w) {

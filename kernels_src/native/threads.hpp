@@ -1,0 +1,69 @@
+// Threads within one parallel region: sharing out work, and waiting for each other. The same for every variant.
+#ifndef THREADS_HPP
+#define THREADS_HPP
+#include <cstdint>
+#include <omp.h>
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#else
+#include <thread>
+#endif
+
+PYTHONIC_NS_BEGIN
+namespace lanes {
+
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+inline long thread() { return omp_get_thread_num(); }
+inline long team() { return omp_get_num_threads(); }
+
+template <class A> inline long poll(A const &a) { return *(volatile int32_t const *)a.buffer; }
+
+template <class A> inline long take(A const &a, long i, long n) {
+  return __atomic_fetch_add((int32_t *)a.buffer + i, (int32_t)n, __ATOMIC_RELAXED);
+}
+
+// Spins for some microseconds, which is longer than even work takes to end, and then sleeps, so that a thread which lost
+// its processor to another program can have this one's.
+constexpr int SPINS = 400;
+
+template <class A, class B> inline long barrier(A const &a, B const &stop, long threads) {
+  auto s = (int32_t *)a.buffer;  // arrived, generation, sleepers, and the answers of an even and of an odd generation
+  int32_t generation = __atomic_load_n(s + 1, __ATOMIC_ACQUIRE);
+  if (__atomic_add_fetch(s, 1, __ATOMIC_ACQ_REL) == threads) {
+    s[3 + (generation & 1)] = (int32_t)poll(stop);
+    s[0] = 0;
+    __atomic_store_n(s + 1, generation + 1, __ATOMIC_SEQ_CST);
+#ifdef __linux__
+    if (__atomic_load_n(s + 2, __ATOMIC_SEQ_CST))
+      syscall(SYS_futex, s + 1, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
+#endif
+  } else {
+    for (int i = 0; __atomic_load_n(s + 1, __ATOMIC_ACQUIRE) == generation; ++i) {
+      if (i < SPINS) {
+        relax();
+        continue;
+      }
+#ifdef __linux__
+      __atomic_add_fetch(s + 2, 1, __ATOMIC_SEQ_CST);
+      syscall(SYS_futex, s + 1, FUTEX_WAIT_PRIVATE, generation, nullptr, nullptr, 0);
+      __atomic_sub_fetch(s + 2, 1, __ATOMIC_SEQ_CST);
+#else
+      std::this_thread::yield();
+#endif
+    }
+  }
+  return s[3 + (generation & 1)];
+}
+
+}
+PYTHONIC_NS_END
+#endif
