@@ -12,11 +12,11 @@ import time
 import numpy as np
 
 from ..errors import ContextFullError, OptionError
-from ..formats.blocks import dequantize
+from ..formats.blocks import BLOCK_TYPES, dequantize
 from . import ops
 from .events import Done, Prefill, Stats, StopFlag, Token
 from .models import architecture
-from .packed import Packer
+from .packed import Packer, rows
 from .program import SPLIT_TOKENS, TILE, Program
 from .sampling import Sampler
 
@@ -85,7 +85,10 @@ class Engine:
         self._work = np.zeros(len(self._table), np.int32)  # how much of each stage has been taken
         self._stop = StopFlag()
         self._weights = np.empty(packer.size, np.uint8)
-        for done in packer.pack(self._weights):
+        done = 0
+        for piece in packer.pack():
+            self._weights[done : done + piece.size] = piece
+            done += piece.size
             if progress:
                 progress(done, packer.size)
 
@@ -222,8 +225,9 @@ class Engine:
         program = self._program
         position, n = len(self.tokens), len(ids)
         width = program.input.width
-        rows = dequantize(self._embedding.block_type, self._embedding.data[ids])  # (n, width) float32
-        self._f[program.input.base : program.input.base + n * width] = rows.ravel()
+        blocks = rows(self._weights, self._embedding, np.array(ids))  # (n, row_bytes) uint8
+        embedded = dequantize(BLOCK_TYPES[self._embedding.kind], blocks)  # (n, width) float32
+        self._f[program.input.base : program.input.base + n * width] = embedded.ravel()
         split = -(-(position + n) // TILE) if n <= SPLIT_TOKENS else 0
         self._meeting.fill(0)
         self._work.fill(0)

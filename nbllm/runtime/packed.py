@@ -5,15 +5,16 @@ for each of the sixteen lanes. The layout is the same for every instruction set;
 filled up to a multiple of sixteen with zeros. Knows block layouts, and no architecture.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..errors import ModelFileError
+from ..formats.blocks import BLOCK_TYPES
 
 ROWS = 16  # of a group
 ALIGN = 64  # bytes, a cache line
-CHUNK = 1 << 22  # bytes packed at a time
+PIECE = 1 << 18  # bytes packed at a time, so many that they stay in a core's own cache
 
 
 @dataclass(frozen=True)
@@ -40,48 +41,62 @@ def _aligned(n):
     return -(-n // ALIGN) * ALIGN
 
 
-def _interleave(blocks, start, stop, width):
-    """(groups, 16, nb, bytes) uint8 -> (groups, nb * bytes of all rows): bytes start to stop, `width` of a row at a time."""
-    part = blocks[..., start:stop]
-    groups, rows, nb, size = part.shape
-    part = part.reshape(groups, rows, nb, size // width, width)
-    return part.transpose(0, 2, 3, 1, 4).reshape(groups, -1)
-
-
-def _scales_then_quants(scale_bytes):
-    """A layout: every block's half-precision scales, 2 bytes of a row at a time, then its quants, 4 bytes at a time."""
-
-    def pack(blocks, out):
-        scales = _interleave(blocks, 0, scale_bytes, 2)
-        out[:, : scales.shape[1]] = scales
-        out[:, _aligned(scales.shape[1]) :] = _interleave(blocks, scale_bytes, blocks.shape[-1], 4)
-
-    def group_bytes(nb, block_bytes):
-        return _aligned(nb * ROWS * scale_bytes) + nb * ROWS * (block_bytes - scale_bytes)
-
-    return pack, group_bytes
-
-
-def _columns(size):
-    """A layout: column after column, `size` bytes of a row at a time."""
-
-    def pack(blocks, out):
-        out[:] = _interleave(blocks, 0, size, size)
-
-    def group_bytes(nb, block_bytes):
-        return nb * ROWS * block_bytes
-
-    return pack, group_bytes
-
-
-LAYOUTS = {  # block type -> (pack, group_bytes)
-    "F32": _columns(4),
-    "F16": _columns(2),
-    "BF16": _columns(2),
-    "Q4_0": _scales_then_quants(2),
-    "Q4_1": _scales_then_quants(4),
-    "Q8_0": _scales_then_quants(2),
+# block type -> the parts of its blocks: where one begins and ends, and how many bytes of a row stand together in the
+# packed form. A group holds one part of all its blocks, then the next.
+LAYOUTS = {
+    "F32": ((0, 4, 4),),
+    "F16": ((0, 2, 2),),
+    "BF16": ((0, 2, 2),),
+    "Q4_0": ((0, 2, 2), (2, 18, 4)),
+    "Q4_1": ((0, 4, 2), (4, 20, 4)),
+    "Q8_0": ((0, 2, 2), (2, 34, 4)),
 }
+
+
+def rows(data, matrix, ids):
+    """Rows of a packed matrix as they were in the file.
+
+    Parameters
+    ----------
+    data : uint8 (size,)
+        The packed bytes.
+    matrix : Matrix
+        One that was packed in its own order of rows.
+    ids : int64 (n,)
+
+    Returns
+    -------
+    uint8 (n, row_bytes)
+    """
+    kind = BLOCK_TYPES[matrix.kind]
+    out = np.empty((len(ids), matrix.columns // kind.elements * kind.bytes), np.uint8)
+    for row, packed in zip(_row_words(out, kind), _packed_words(data, matrix)):
+        row[...] = packed[ids // ROWS, :, :, ids % ROWS]
+    return out
+
+
+def _row_words(rows, kind):
+    """uint8 (n, row_bytes) -> of each part its words, (n, blocks, words) views."""
+    n, size = rows.shape
+    for start, stop, width in LAYOUTS[kind.name]:
+        shape = n, size // kind.bytes, (stop - start) // width
+        yield np.ndarray(shape, f"u{width}", rows, start, (size, kind.bytes, width))
+
+
+def _packed_words(data, matrix):
+    """uint8 (size,) -> of each part the words of a matrix, (groups, blocks, words, 16) views."""
+    kind = BLOCK_TYPES[matrix.kind]
+    offset = matrix.offset
+    for start, stop, width in LAYOUTS[kind.name]:
+        shape = matrix.groups, matrix.columns // kind.elements, (stop - start) // width, ROWS
+        strides = matrix.group_bytes, shape[2] * ROWS * width, ROWS * width, width
+        yield np.ndarray(shape, f"u{width}", data, offset, strides)
+        offset += _aligned(shape[1] * strides[1])
+
+
+def _group_bytes(kind, columns):
+    parts = LAYOUTS[kind.name]
+    return sum(_aligned(columns // kind.elements * (stop - start) * ROWS) for start, stop, _ in parts)
 
 
 class Packer:
@@ -121,41 +136,48 @@ class Packer:
         rows, columns = tensor.shape
         if columns % 32:
             raise ModelFileError(f"tensor {tensor.name!r} has {columns} columns, not a multiple of 32: nbllm cannot run it.")
-        pack, group_bytes = LAYOUTS[kind.name]
-        groups = -(-rows // ROWS)
-        size = group_bytes(columns // kind.elements, kind.bytes)
-        matrix = Matrix(kind.id, self.size, size, groups, rows, columns)
-        self._jobs.append((matrix, tensor, pack, order))
-        self.size = _aligned(self.size + groups * size)
+        matrix = Matrix(kind.id, self.size, _group_bytes(kind, columns), -(-rows // ROWS), rows, columns)
+        self._jobs.append((matrix, tensor, order))
+        self.size += matrix.groups * matrix.group_bytes
         return matrix
 
     def vector(self, values) -> Vector:
         """Collect float32 (n,) numbers."""
         values = np.ascontiguousarray(values, np.float32)
         vector = Vector(self.size, values.size)
-        self._jobs.append((vector, values, None, None))
+        self._jobs.append((vector, values, None))
         self.size = _aligned(self.size + values.nbytes)
         return vector
 
-    def pack(self, out):
-        """Fill out, uint8 (size,). Yields the bytes done so far, several times a second."""
-        for place, source, pack, order in self._jobs:
-            if isinstance(place, Vector):
-                out[place.offset : place.offset + source.nbytes] = source.view(np.uint8)
-            else:
-                yield from self._matrix(place, source, pack, order, out)
-        yield self.size
+    def pack(self):
+        """Yield the packed bytes from the first to the last, a piece at a time.
 
-    def _matrix(self, place, tensor, pack, order, out):
-        data = tensor.data  # (rows, row_bytes) uint8
-        target = out[place.offset : place.offset + place.groups * place.group_bytes].reshape(place.groups, -1)
-        step = max(1, CHUNK // place.group_bytes)  # groups
-        for g in range(0, place.groups, step):
-            rows = np.arange(g * ROWS, min((g + step) * ROWS, place.rows))
-            part = data[rows[0] : rows[-1] + 1] if order is None else data[order[rows]]
-            groups = -(-len(rows) // ROWS)
-            if len(rows) % ROWS:
-                part = np.concatenate([part, np.zeros((groups * ROWS - len(rows), part.shape[1]), np.uint8)])
-            blocks = part.reshape(groups, ROWS, -1, tensor.block_type.bytes)
-            pack(blocks, target[g : g + groups])
-            yield place.offset + (g + groups) * place.group_bytes
+        Each piece, uint8 (n,), is valid until the next is asked for: no more of the model than that is held in memory.
+        """
+        for place, source, order in self._jobs:
+            if isinstance(place, Vector):
+                piece = np.zeros(_aligned(source.nbytes), np.uint8)
+                piece[: source.nbytes] = source.view(np.uint8)
+                yield piece
+            else:
+                yield from self._matrix(place, source, order)
+
+    def _matrix(self, matrix, tensor, order):
+        step = max(1, PIECE // matrix.group_bytes)  # groups
+        piece = np.zeros(step * matrix.group_bytes, np.uint8)
+        for group in range(0, matrix.groups, step):
+            ids = np.arange(group * ROWS, min((group + step) * ROWS, matrix.rows))
+            part = _read(tensor, ids if order is None else order[ids])  # (n, row_bytes) uint8
+            groups = -(-len(part) // ROWS)
+            if len(part) % ROWS:
+                part = np.pad(part, ((0, groups * ROWS - len(part)), (0, 0)))
+            packed = _packed_words(piece, replace(matrix, offset=0, groups=groups))
+            for to, row in zip(packed, _row_words(part, tensor.block_type)):
+                to[...] = row.reshape(groups, ROWS, *row.shape[1:]).transpose(0, 2, 3, 1)
+            yield piece[: groups * matrix.group_bytes]
+
+
+def _read(tensor, ids):
+    """uint8 (n, row_bytes): rows that lie near each other in the file."""
+    start = ids.min()
+    return tensor.data[start : ids.max() + 1][ids - start]

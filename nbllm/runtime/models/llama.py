@@ -24,7 +24,7 @@ class Llama:
         Positions that the model was trained for.
     layers, width, vocab : int
     heads : Heads
-    embedding : formats.gguf.Tensor
+    embedding, output : Matrix
         (vocab, width)
 
     Raises
@@ -60,7 +60,6 @@ class Llama:
             raise ModelFileError("rope with long and short factors is not computed yet; use another file.")
         vocab_tensor = file.tensors.get("token_embd.weight")
         self.vocab = len(file.metadata.get("tokenizer.ggml.tokens", ())) or (vocab_tensor.shape[0] if vocab_tensor else 0)
-        self.embedding = file.tensor("token_embd.weight", self.vocab, self.width)
         self._collect(file, packer)
 
     def _collect(self, file, packer):
@@ -85,8 +84,9 @@ class Llama:
                 "down": packer.matrix(file.tensor(name("ffn_down.weight"), width, hidden)),
             })  # fmt: skip
         self.norm = packer.vector(file.vector("output_norm.weight", width))
-        output = "output.weight" if file.has("output.weight") else "token_embd.weight"
-        self.output = packer.matrix(file.tensor(output, self.vocab, width))
+        self.embedding = self.output = packer.matrix(file.tensor("token_embd.weight", self.vocab, width))
+        if file.has("output.weight"):
+            self.output = packer.matrix(file.tensor("output.weight", self.vocab, width))
 
     def angles(self, positions):
         """float32 (positions, 2, rotated / 2)"""
