@@ -7,7 +7,6 @@ Knows nothing of nbllm but the metadata of its outputs.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -26,7 +25,8 @@ class Stream(NotebookClient):
         elif msg["msg_type"] in ("display_data", "update_display_data"):
             self._reply(msg["content"])
         elif msg["msg_type"] == "execute_result":
-            say(msg["content"]["data"]["text/plain"])
+            data = msg["content"]["data"]
+            say(data.get("text/markdown", data["text/plain"]))
         elif msg["msg_type"] == "stream":
             print(end=msg["content"]["text"], flush=True)
         return super().process_message(msg, cell, cell_index)
@@ -54,8 +54,7 @@ def execute(source: Path, target: Path):
     """Execute the notebook at `source`, streaming, and save it at `target`, also when a cell fails."""
     notebook = nbformat.read(source, as_version=4)
     client = Stream(notebook, timeout=None, resources={"metadata": {"path": str(source.resolve().parent)}})
-    if os.name == "posix":
-        client.create_kernel_manager().transport = "ipc"  # no port is opened, so none needs encryption
+    client.extra_arguments = ["--log-level=ERROR"]  # its warning that a loopback port is not encrypted would look like ours
     try:
         with client.setup_kernel():
             for index, cell in enumerate(notebook.cells):

@@ -12,9 +12,10 @@ from dataclasses import asdict
 from IPython.display import display
 
 from nbllm import __version__
+from nbllm.catalogue import Pulling
 from nbllm.chat.conversation import Notice
 from nbllm.jupyter.markdown import markdown
-from nbllm.jupyter.session import Answering, Loading, Pulling
+from nbllm.jupyter.session import Answering, Loading
 from nbllm.model import Text
 from nbllm.runtime.events import Done, Prefill
 
@@ -57,9 +58,9 @@ class Output:
 
     def event(self, event):
         """Take one event, and paint if it is time."""
-        soon = self._TAKE[type(event)](self, event)
+        can_wait = self._TAKE[type(event)](self, event)
         now = time.monotonic()
-        if not soon or now - self._painted >= self._pause:
+        if not can_wait or now - self._painted >= self._pause:
             self.paint()
             self._painted = time.monotonic()
             self._pause = max(INTERVAL, 4 * (self._painted - now))
@@ -67,7 +68,7 @@ class Output:
     def finish(self):
         """Paint the last state. Without a `Done` among the events, what was being done is taken away."""
         self.doing = self._share = None
-        self.paint(final=True)
+        self.paint()
 
     def footer(self) -> str:
         """Model, counts, speed, seed, and why the reply was cut if it was; empty before the end."""
@@ -89,7 +90,7 @@ class Output:
     def metadata(self) -> dict:
         """For the output's metadata: whether the text is there yet, and at the end all that made this reply."""
         if self.stats is None:
-            return {"nbllm": {"state": "writing" if self.text else "waiting"}}
+            return {"nbllm": {"state": "writing" if self.text else "waiting"}} if self.doing else {}
         asked = {"version": __version__, "model": self._asked.model, "fingerprint": self._asked.fingerprint}
         speed = {"tokens_per_second": round(self.stats.decode_per_second, 2), "finish_reason": self.finish_reason}
         made = {**asked, "sampling": asdict(self._asked.sampling), **asdict(self.stats), **speed}
@@ -107,10 +108,11 @@ class Output:
             return ""
         return self.doing if self._share is None else f"{self.doing}: {self._share:.0%}"
 
-    def paint(self, final=False):
+    def paint(self):
+        """Show the present state; the last time, `doing` is None."""
         raise NotImplementedError
 
-    # Each takes an event and returns whether painting may wait for the next one.
+    # Each takes an event and returns whether it is enough to paint with a later one.
 
     def _pulling(self, event):
         new, self.doing = self._share is None, f"downloading {event.name} ({event.total / 1e6:.0f} MB)"
@@ -137,6 +139,7 @@ class Output:
 
     def _done(self, event):
         self.stats, self.finish_reason = event.stats, event.finish_reason
+        self._painted = float("inf")  # `finish` follows, and paints the end at once
         return True
 
     _TAKE = {Pulling: _pulling, Loading: _loading, Answering: _answering, Prefill: _prefill, Text: _text,
@@ -149,10 +152,10 @@ class NotebookOutput(Output):
     _handle = None
     _sent = None
 
-    def paint(self, final=False):
-        plain = "\n\n".join([*self._notices, self.text or self.status()])
+    def paint(self):
+        plain = "\n\n".join(part for part in (*self._notices, self.text or self.status()) if part)
         quiet = [f"*{_escaped(line)}*" for line in (*self._notices, "" if self.text else self.status()) if line]
-        body = [*quiet, markdown(self.text), f"*{_escaped(self.footer())}*" if final and self.footer() else ""]
+        body = [*quiet, markdown(self.text), f"*{_escaped(self.footer())}*" if self.footer() else ""]
         data = {"text/plain": plain, "text/markdown": "\n\n".join(part for part in body if part)}
         if data == self._sent:
             return
@@ -169,7 +172,7 @@ class TerminalOutput(Output):
     _shown = 0  # characters of text
     _told = 0  # notices
 
-    def paint(self, final=False):
+    def paint(self):
         tty = sys.stdout.isatty()
         parts = ["\r\x1b[K"] if tty and not self._shown else []  # away with the status line
         parts += [f"[{notice}]\n" for notice in self._notices[self._told:]]
@@ -177,9 +180,9 @@ class TerminalOutput(Output):
             parts.append(self.text[self._shown:].translate(_CONTROL))
         elif tty:
             parts.append(self.status())
-        if final and self.text:
+        if self.doing is None and self.text:
             parts.append("\n")
-        if final and self.footer():
+        if self.footer():
             parts.append(f"[{self.footer()}]\n".translate(_CONTROL))
         self._told, self._shown = len(self._notices), len(self.text)
         sys.stdout.write("".join(parts))

@@ -25,20 +25,22 @@ _COMMAND = re.compile(r"%{1,2}[A-Za-z_]|![^\s!]|\?{1,2}[A-Za-z_%]")  # "50 % of"
 def transform(lines: list[str]) -> list[str]:
     """The Python for a typed cell, in lines: `%%py` cells as they are, commands for IPython, prose as a call.
 
-    A `%%py` line is blanked, not removed, so that line numbers in tracebacks are those of the cell. Commands may stand
-    above prose, which is asked after them.
+    A `%%py` line becomes a comment, so that line numbers in tracebacks are those of the cell. Commands may stand above
+    prose, which is asked after them.
     """
     start = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
     if start == len(lines):
-        return lines
+        return []
     if _PYTHON.match(lines[start]):
-        return ["\n"] * (start + 1) + lines[start + 1 :]
+        return ["#\n"] * (start + 1) + lines[start + 1 :]
     if lines[start].startswith("%%"):
         return lines[start:]
-    while start < len(lines) and (_COMMAND.match(lines[start]) or not lines[start].strip()):
-        start += 1
-    prose = "".join(lines[start:])
-    return lines[:start] + ([f"await get_ipython().kernel.ask({prose!r})\n"] if prose.strip() else [])
+    end = start
+    while end < len(lines) and (_COMMAND.match(lines[end]) or not lines[end].strip()):
+        end += 1
+    commands = [line for line in lines[start:end] if line.strip()]
+    prose = "".join(lines[end:] if commands else lines)
+    return commands + ([f"await get_ipython().kernel.ask({prose!r})\n"] if prose else [])
 
 
 class LocalLLMKernel(IPythonKernel):

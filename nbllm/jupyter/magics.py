@@ -103,10 +103,20 @@ class ChatMagics(Magics):
         print(info(running() and running().model))
 
     def _model(self, argument):
-        if not argument:
-            raise NotImplementedError
-        path = argument[1:-1] if argument[0] == argument[-1] in "\"'" else argument
-        self._run(lambda current: current.switch(path))
+        from nbllm.catalogue import KNOWN, available
+        from nbllm.jupyter.session import running
+
+        if argument:
+            path = argument[1:-1] if argument[0] == argument[-1] in "\"'" else argument
+            self._run(lambda current: current.switch(path))
+            return
+        model, here = running() and running().model, available()
+        print(f"in use: {model.name}, {model.path}" if model else "none is loaded yet; the first question loads one")
+        for found in here:
+            print(f"{found.name:24} {found.size / 1e6:8,.0f} MB  {found.path}")
+        for known in KNOWN:
+            if known.name not in [found.name for found in here]:
+                print(f"{known.name:24} {known.size / 1e6:8,.0f} MB  not here yet: nbllm pull {known.name}")
 
     def _help(self, argument):
         for usage, help in (command[1:] for command in _COMMANDS.values()):

@@ -5,28 +5,17 @@ Cells, panel and the Local LLM kernel ask through it and get the same events. Kn
 
 import atexit
 import hashlib
-import queue
 import secrets
-import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nbllm import catalogue
+from nbllm.catalogue import find, pulling
 from nbllm.chat.conversation import Chat, Notice
 from nbllm.chat.worker import Worker
 from nbllm.errors import ModelNotFoundError, Stopped
 from nbllm.jupyter.config import NbLLM
 from nbllm.model import load
 from nbllm.runtime.options import Sampling
-
-
-@dataclass(frozen=True)
-class Pulling:
-    """The default model is being fetched; `done` of `total` bytes have arrived."""
-
-    name: str
-    done: int
-    total: int
 
 
 @dataclass(frozen=True)
@@ -144,34 +133,11 @@ class Session:
 
     def _find(self, name, stop):
         try:
-            return catalogue.find(name)
+            return find(name)
         except ModelNotFoundError:
             if name is not None:  # only the default model is fetched without being asked for by name
                 raise
-        return (yield from _pull(stop))
-
-
-def _pull(stop):
-    """Yields Pulling while the default model arrives; returns its path. The callback of `pull` runs on its own thread."""
-    news = queue.SimpleQueue()
-
-    def progress(done, total):
-        if stop.is_set():
-            raise Stopped("Stopped while downloading the model.")
-        news.put(Pulling(catalogue.DEFAULT.name, done, total))
-
-    def fetch():
-        try:
-            news.put(catalogue.pull(progress=progress))
-        except BaseException as error:  # raised again below, on the worker's thread
-            news.put(error)
-
-    threading.Thread(target=fetch, name="nbllm-pull", daemon=True).start()
-    while isinstance(event := news.get(), Pulling):
-        yield event
-    if isinstance(event, BaseException):
-        raise event
-    return event
+        return (yield from pulling(stop_flag=stop))
 
 
 def _fingerprint(path: Path) -> str:

@@ -1,0 +1,93 @@
+"""Stopping: while loading, while reading the prompt, while writing. The measured latency is part of the test report."""
+
+import pytest
+
+SLOW_LOAD = """
+import time, nbllm.jupyter.session as s
+real = s.load
+def load(*arguments, **named):
+    time.sleep(3)
+    return real(*arguments, **named)
+s.load = load
+"""
+MESSAGES = "__import__('nbllm.jupyter.session').jupyter.session.running().chat.messages"
+LONG = "%%chat --max-tokens 2000 -t 1\nCount from one to one thousand, in words, one number a line."
+
+
+@pytest.fixture
+def stopped(record_property):
+    """Interrupts a cell and finishes it. The law is 0.2 s; the bound here only tells a stop from a wait."""
+
+    def stop(kernel, cell):
+        since = kernel.interrupt()
+        cell.finish()
+        latency = cell.ended - since
+        record_property("latency_seconds", round(latency, 3))
+        print(f"stopped after {latency:.3f} s")
+        assert latency < 2
+        assert cell.reply["status"] == "error" and cell.reply["ename"] == "Stopped"
+        assert kernel.run("1 + 1").reply["status"] == "ok"
+        return cell
+
+    return stop
+
+
+def test_while_writing_the_partial_reply_stays_everywhere(kernel, stopped):
+    cell = kernel.start(LONG)
+    cell.until(lambda cell: cell.states.count("writing") > 4)
+    stopped(kernel, cell)
+    made = cell.made
+    assert made["finish_reason"] == "stopped" and 0 < made["generated_tokens"] < 2000
+    assert cell.error == [f"Stopped after {made['generated_tokens']} tokens; the partial reply is kept."]
+    assert kernel.value(f"{MESSAGES}[-1]['content']") == cell.text != ""
+    assert cell.outputs[0]["data"]["text/markdown"].rstrip("*").endswith("· stopped")
+    assert kernel.run("%%chat --max-tokens 3\nGo on.").made["reused_tokens"] >= made["prompt_tokens"]
+
+
+def test_while_reading_the_prompt(kernel, stopped):
+    kernel.run("%%chat --max-tokens 2\nhello")
+    cell = kernel.start("%%chat --max-tokens 2\n" + "The sea was calm and the night was long. " * 600)
+    cell.until(lambda cell: any("%" in update["data"]["text/plain"] for update in cell.updates))
+    stopped(kernel, cell)
+    assert cell.error == ["Stopped while reading the prompt."]
+    assert len(kernel.value(MESSAGES)) == 2
+
+
+def test_while_loading_and_the_model_is_there_for_the_next_question(fresh_kernel, stopped):
+    fresh_kernel.run(SLOW_LOAD)
+    cell = fresh_kernel.start("%%chat\nhello").until(lambda cell: "loading" in str(cell.updates))
+    stopped(fresh_kernel, cell)
+    assert cell.error[0].startswith("Stopped while loading ")
+    assert cell.text == "" and fresh_kernel.stray(1) == []
+    assert fresh_kernel.run("%%chat --max-tokens 2\nhello").made["generated_tokens"] == 2
+    assert len(fresh_kernel.value(MESSAGES)) == 2
+
+
+def test_while_changing_the_model_the_old_one_stays(fresh_kernel, stopped, tiny_model):
+    model = fresh_kernel.run("%%chat --max-tokens 2\nhello").made["model"]
+    fresh_kernel.run(SLOW_LOAD)
+    cell = fresh_kernel.start(f"%chat model {tiny_model}").until(lambda cell: "loading" in str(cell.updates))
+    stopped(fresh_kernel, cell)
+    assert fresh_kernel.run("%%chat --max-tokens 2\nhello").made["model"] == model
+
+
+def test_cells_after_it_do_not_run(kernel):
+    first = kernel.start(LONG).until(lambda cell: len(cell.updates) > 4)
+    others = [kernel.start(f"ran_{number} = True") for number in range(3)]
+    kernel.interrupt()
+    assert first.finish().reply["ename"] == "Stopped"
+    assert [cell.finish().reply["status"] for cell in others] == ["aborted"] * 3
+    assert not kernel.value("[name for name in globals() if name.startswith('ran_')]")
+
+
+def test_a_stopped_reply_is_in_its_variable_too(kernel, stopped):
+    cell = kernel.start(LONG.replace("%%chat", "%%chat -o partial"))
+    cell.until(lambda cell: cell.states.count("writing") > 2)
+    stopped(kernel, cell)
+    assert kernel.value("[partial.text, partial.finish_reason]") == [cell.text, "stopped"]
+
+
+def test_an_interrupt_when_nothing_runs_changes_nothing(kernel):
+    kernel.run("%%chat --max-tokens 2\nhello")
+    kernel.interrupt()
+    assert kernel.run("%%chat --max-tokens 2\nhello").reply["status"] == "ok"

@@ -1,0 +1,112 @@
+"""The Local LLM kernel: prose is asked, commands and `%%py` cells run, and it is an IPython kernel in all else."""
+
+from importlib.metadata import version
+
+import pytest
+
+IPYKERNEL = tuple(map(int, version("ipykernel").split(".")[:2]))
+TRICKY = "Hello, what's \"up\"? {braces} {x} $y\n  - it\\em ```\n'''q'''\n\n50 % of \N{SNOWMAN}"
+MESSAGES = "__import__('nbllm.jupyter.session').jupyter.session.running().chat.messages"
+SHORT = "%config NbLLM.max_tokens = 6"
+
+
+def test_prose_is_asked_as_it_was_typed_and_the_history_keeps_it(local_llm):
+    local_llm.run(SHORT)
+    cell = local_llm.run(TRICKY)
+    assert cell.reply["status"] == "ok" and cell.made["generated_tokens"] <= 6
+    assert local_llm.value(f"{MESSAGES}[0]") == {"role": "user", "content": TRICKY}
+    assert local_llm.value(f"{MESSAGES}[1]['content']") == cell.text
+    assert local_llm.ask("history", hist_access_type="tail", n=1)["history"][0][2] == TRICKY
+
+
+def test_py_cells_are_python_with_their_own_line_numbers(local_llm):
+    cell = local_llm.run("%%py\nimport asyncio\nawait asyncio.sleep(0)\nx = 6 * 7\nx")
+    assert cell.of("execute_result")[0]["data"]["text/plain"] == "42"
+    failed = local_llm.run("%%py\n\n1/0")
+    assert failed.reply["ename"] == "ZeroDivisionError" and "line 3" in "".join(failed.error)
+    assert local_llm.run("%%py\nget_ipython().run_cell('print(x)')").printed == "42\n"
+    local_llm.run(SHORT)
+    local_llm.run("What is {x} plus one?")
+    assert local_llm.value(f"{MESSAGES}[0]['content']") == "What is 42 plus one?"
+
+
+def test_commands_run_also_above_prose(local_llm):
+    local_llm.run(SHORT)
+    local_llm.run("My name is Aurora.")
+    assert local_llm.run("!echo hi").printed.strip() == "hi"
+    assert "AVX2" in local_llm.run("%chat info").printed
+    assert local_llm.run("%%chat --max-tokens 2\nhello").made["generated_tokens"] == 2
+    cell = local_llm.run("%chat new\n\nGood morning!\nHow are you?")
+    assert [output["data"]["text/plain"] for output in cell.outputs][0] == "A new conversation."
+    assert [message["content"] for message in local_llm.value(MESSAGES)][::2] == ["Good morning!\nHow are you?"]
+
+
+def test_blank_cells_do_nothing(local_llm):
+    cell = local_llm.run("\n  \n")
+    assert cell.reply["status"] == "ok" and not cell.updates
+
+
+def test_an_interrupt_stops_prose_and_py_cells(local_llm):
+    local_llm.run("%config NbLLM.max_tokens = 2000\n%config NbLLM.temperature = 1")
+    cell = local_llm.start("Count from one to one thousand, in words.")
+    cell.until(lambda cell: cell.states.count("writing") > 3)
+    since = local_llm.interrupt()
+    cell.finish()
+    print(f"stopped after {cell.ended - since:.3f} s")
+    assert cell.ended - since < 2
+    assert cell.error == [f"Stopped after {cell.made['generated_tokens']} tokens; the partial reply is kept."]
+    assert local_llm.value(f"{MESSAGES}[-1]['content']") == cell.text
+    sleeping = local_llm.start("%%py\nprint('now', flush=True)\nimport time; time.sleep(60)")
+    sleeping.until(lambda cell: cell.printed)
+    local_llm.interrupt()
+    assert sleeping.finish().reply["ename"] == "KeyboardInterrupt"
+    assert local_llm.run("%%py\n1 + 1").reply["status"] == "ok"
+
+
+def test_an_interrupt_stops_the_reading_of_a_prompt(local_llm):
+    local_llm.run(SHORT)
+    cell = local_llm.start("The sea was calm and the night was long. " * 600)
+    cell.until(lambda cell: any("%" in update["data"]["text/plain"] for update in cell.updates))
+    since = local_llm.interrupt()
+    assert cell.finish().error == ["Stopped while reading the prompt."]
+    print(f"stopped after {cell.ended - since:.3f} s")
+
+
+def test_run_all_halts_after_an_interrupt(local_llm):
+    local_llm.run("%config NbLLM.max_tokens = 2000")
+    first = local_llm.start("Tell me a long story.").until(lambda cell: len(cell.updates) > 4)
+    second = local_llm.start("And then?")
+    local_llm.interrupt()
+    assert first.finish().reply["ename"] == "Stopped"
+    assert second.finish().reply["status"] == "aborted"
+
+
+@pytest.mark.skipif(IPYKERNEL < (7, 4), reason="ipykernel before 7.4 handles comms when the cell has ended")
+def test_comms_are_handled_while_the_model_writes(local_llm):
+    """Widgets are alive during a reply, because prose is awaited."""
+    local_llm.run("%config NbLLM.max_tokens = 60")
+    local_llm.run("%%py\nimport comm\nasked, handled = [], []\nchannel = comm.create_comm(target_name='test')\n"
+                  "channel.on_msg(lambda message: handled.append(list(asked)))")
+    opened = local_llm.value("channel.comm_id")
+    cell = local_llm.start("Tell me a long story about the sea.").until(lambda cell: len(cell.updates) > 3)
+    message = local_llm.client.session.msg("comm_msg", {"comm_id": opened, "data": {}})
+    local_llm.ignored.add(message["header"]["msg_id"])
+    local_llm.client.shell_channel.send(message)
+    cell.finish()
+    assert local_llm.value("[asked.append('later'), handled][1]") == [[]]
+
+
+def test_is_complete_completion_and_inspection_leave_prose_alone(local_llm):
+    assert local_llm.ask("is_complete", "don't you (think") == {"status": "complete"}
+    assert local_llm.ask("is_complete", "%%py\nfor i in x:")["status"] == "incomplete"
+    assert local_llm.ask("complete", "hello wor")["matches"] == []
+    assert "import" in local_llm.ask("complete", "%%py\nimpo")["matches"]
+    assert local_llm.ask("inspect", "print", 3)["found"] is False
+    assert local_llm.ask("inspect", "%%py\nprint", 9)["found"] is True
+
+
+def test_its_kernelspec_and_its_introduction(local_llm):
+    info = local_llm.ask("kernel_info")
+    assert info["implementation"] == "nbllm" and info["language_info"]["name"] == "markdown"
+    spec = local_llm.manager.kernel_spec
+    assert (spec.display_name, spec.language, spec.interrupt_mode) == ("Local LLM", "markdown", "message")

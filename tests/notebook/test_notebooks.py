@@ -1,0 +1,94 @@
+"""Notebooks executed without a browser: the demo by its own runner, a small chat by nbconvert and by papermill."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+DEMOS = Path(__file__).resolve().parents[2] / "demo_notebooks"
+
+
+def replies(notebook):
+    """The outputs of the cells that ask, one each."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and cell.source.startswith("%%chat"):
+            (output,) = cell.outputs
+            yield output
+
+
+@pytest.fixture
+def models(default_model, monkeypatch):
+    monkeypatch.setenv("NBLLM_MODELS", str(default_model.parent))
+
+
+@pytest.fixture
+def small(tmp_path, default_model):
+    """Path of a notebook that asks twice."""
+    sources = [f"%load_ext nbllm\n%config NbLLM.model = {str(default_model)!r}", "%%chat -t 0 --max-tokens 20\nhello",
+               "%%chat -o last -t 0 --max-tokens 20\nAnd what is 1 + 1?", "last.text"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = tmp_path / "small.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+def run(*command, **options):
+    """The output of a command; a failure shows it."""
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=110, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_demo_runs_streams_and_keeps_its_replies(models, tmp_path):
+    executed = tmp_path / "executed.ipynb"
+    shown = run(sys.executable, str(DEMOS / "run.py"), str(DEMOS / "01_first_chat.ipynb"), str(executed))
+    notebook = nbformat.read(executed, as_version=4)
+    outputs = list(replies(notebook))
+    assert len(outputs) == 6
+    for output in outputs:
+        made = output.metadata["nbllm"]
+        assert made["state"] == "done" and made["generated_tokens"] > 0 and made["sampling"]["seed"] == 1
+        assert set(output.data) == {"text/plain", "text/markdown"} and output.data["text/plain"].strip() in shown
+    assert [output.metadata["nbllm"]["reused_tokens"] > 0 for output in outputs[:5]] == [False, True, True, True, True]
+    table = next(cell for cell in notebook.cells if "article = {" in cell.source).outputs[0].data["text/markdown"]
+    seconds = [f"{output.metadata['nbllm']['prefill_seconds'] + output.metadata['nbllm']['decode_seconds']:.1f} seconds"
+               for output in outputs[:4]]
+    assert [row.split("|")[2:4] for row in table.splitlines()[2:]] == [
+        [f" {article} ", f" {here} "] for article, here in zip(["10 minutes", "half an hour", "2 hours", "hours"], seconds)
+    ]  # fmt: skip
+    assert str(executed) in shown.splitlines()[-1] and "make lab" in shown.splitlines()[-1]
+
+
+def test_the_demo_is_committed_without_outputs():
+    notebook = nbformat.read(DEMOS / "01_first_chat.ipynb", as_version=4)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+
+
+def test_a_failing_cell_ends_the_runner_with_its_line(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%load_ext nbllm\n%chat nonsense")])
+    nbformat.write(notebook, tmp_path / "bad.ipynb")
+    done = subprocess.run([sys.executable, str(DEMOS / "run.py"), str(tmp_path / "bad.ipynb")],
+                          capture_output=True, text=True, timeout=110)
+    assert done.returncode == 1 and "%chat has no 'nonsense'" in done.stderr and "Traceback" not in done.stderr
+    assert nbformat.read(tmp_path / "bad.executed.ipynb", as_version=4).cells[0].outputs[0].output_type == "error"
+
+
+def test_nbconvert_executes_it_and_its_html_has_the_replies(small):
+    run(sys.executable, "-m", "nbconvert", "--execute", "--to", "notebook", "--output", "executed.ipynb", str(small))
+    notebook = nbformat.read(small.with_name("executed.ipynb"), as_version=4)
+    texts = [output.data["text/plain"] for output in replies(notebook)]
+    assert len(texts) == 2 and all(texts)
+    assert notebook.cells[-1].outputs[0].data["text/plain"] == repr(texts[-1])
+    run(sys.executable, "-m", "nbconvert", "--to", "html", str(small.with_name("executed.ipynb")))
+    assert texts[0].split()[0] in small.with_name("executed.html").read_text(encoding="utf-8")
+
+
+def test_papermill_executes_it_with_the_same_replies(small):
+    run(sys.executable, "-m", "nbconvert", "--execute", "--to", "notebook", "--output", "one.ipynb", str(small))
+    run(sys.executable, "-m", "papermill", "--no-progress-bar", str(small), str(small.with_name("two.ipynb")))
+    one, two = ([output.data["text/plain"] for output in replies(nbformat.read(small.with_name(name), as_version=4))]
+                for name in ("one.ipynb", "two.ipynb"))
+    assert one == two != []

@@ -1,0 +1,136 @@
+"""Replies as outputs: what a notebook and a terminal get for the same events."""
+
+import io
+import sys
+
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+
+from nbllm.catalogue import Pulling
+from nbllm.chat.conversation import Notice
+from nbllm.jupyter import display
+from nbllm.jupyter.session import Answering, Loading
+from nbllm.model import Text
+from nbllm.runtime.events import Done, Prefill, Stats
+from nbllm.runtime.options import Sampling
+
+STATS = Stats(prompt_tokens=43, reused_tokens=31, generated_tokens=87, prefill_seconds=0.5, decode_seconds=2.0)
+HOSTILE = "<img src=x onerror=alert(1)>*_\x1b]0;title\x07"
+
+
+def events(text, finish_reason="end", model="Some-Model", **sampling):
+    asked = Answering(model, "0" * 16, 2048, Sampling(**{"seed": 7} | sampling))
+    pieces = [Text(text[i : i + 4], (1,)) for i in range(0, len(text), 4)]
+    return [Loading(model), asked, Prefill(31, 43, 31), Prefill(43, 43, 31), *pieces, Done(STATS, finish_reason)]
+
+
+@pytest.fixture
+def notebook():
+    """Feeds events to a notebook's output; returns it and every state that was published."""
+    InteractiveShell.instance()
+
+    def feed(events, filled=()):
+        output = display.NotebookOutput(filled)
+        with capture_output() as captured:
+            for event in events:
+                output.event(event)
+            output.finish()
+        return output, captured.outputs
+
+    yield feed
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Feeds events to a terminal's output; returns what it wrote."""
+
+    def feed(events, tty=False, filled=()):
+        screen = io.StringIO()
+        screen.isatty = lambda: tty
+        monkeypatch.setattr(sys, "stdout", screen)
+        output = display.TerminalOutput(filled)
+        for event in events:
+            output.event(event)
+        output.finish()
+        monkeypatch.undo()
+        return screen.getvalue()
+
+    return feed
+
+
+def test_a_quick_reply_is_painted_rarely_and_completely(notebook):
+    text = "word " * 2000
+    _, states = notebook(events(text))
+    assert states[-1].data["text/plain"] == text
+    assert len(states) < 100  # of more than 2,500 events
+
+
+def test_without_haste_every_piece_is_painted_at_once(notebook, monkeypatch):
+    monkeypatch.setattr(display, "INTERVAL", -1.0)
+    monkeypatch.setattr(display.time, "monotonic", lambda: 0.0)
+    _, states = notebook(events("abcdefgh"))
+    assert [state.data["text/plain"] for state in states] == [
+        "loading Some-Model", "reading the prompt", "reading the prompt: 0%", "reading the prompt: 100%",
+        "abcd", "abcdefgh", "abcdefgh",
+    ]  # fmt: skip
+
+
+def test_the_end_has_the_reply_and_a_footer_outside_of_its_code(notebook):
+    text = "Look:\n```python\nprint('<b>')"
+    _, states = notebook(events(text, "length", max_tokens=87), filled=["x", "y"])
+    assert states[-1].data["text/plain"] == text
+    assert states[-1].data["text/markdown"] == (
+        text + "\n```\n\n*Some-Model · 12 tokens read, 31 reused, 87 written · 43.5 tokens/s · seed 7 · "
+        "with the value of x, y · cut at 87 tokens (--max-tokens)*"
+    )
+    assert set(states[-1].data) == {"text/plain", "text/markdown"}
+
+
+@pytest.mark.parametrize(("reason", "told"), [
+    ("end", ""), ("stop", ""), ("stopped", " · stopped"), ("context", " · cut: the context of 2048 tokens is full"),
+])  # fmt: skip
+def test_the_footer_tells_why_a_reply_was_cut(notebook, reason, told):
+    output, _ = notebook(events("x", reason, temperature=0))
+    assert output.footer() == f"Some-Model · 12 tokens read, 31 reused, 87 written · 43.5 tokens/s{told}"
+
+
+def test_a_download_shows_how_far_it_is(notebook):
+    _, states = notebook([Pulling("tiny", 0, 200_000_000), *events("x")])
+    assert states[0].data["text/markdown"] == "*downloading tiny (200 MB): 0%*"
+
+
+def test_notices_stay_above_the_reply(notebook):
+    _, states = notebook([Notice("2 exchanges were dropped."), *events("Hello")])
+    assert states[-1].data["text/plain"] == "2 exchanges were dropped.\n\nHello"
+    assert states[-1].data["text/markdown"].startswith("*2 exchanges were dropped.*\n\nHello\n\n*Some-Model")
+
+
+def test_without_an_end_no_status_is_left(notebook):
+    output, states = notebook(events("")[:2])
+    assert (states[-1].data["text/plain"], states[-1].data["text/markdown"]) == ("", "")
+    assert output.stopped() == "Stopped before the reply began."
+
+
+def test_a_hostile_reply_or_name_is_no_markup(notebook):
+    _, states = notebook(events(HOSTILE, model=HOSTILE))
+    markdown = states[-1].data["text/markdown"]
+    assert "<" not in markdown.replace(r"\<", "") and states[-1].data["text/plain"] == HOSTILE
+
+
+def test_a_terminal_gets_the_text_as_it_comes_and_a_footer(terminal):
+    assert terminal([Notice("Note."), *events("Hello\n\tworld")]) == (
+        "[Note.]\nHello\n\tworld\n[Some-Model · 12 tokens read, 31 reused, 87 written · 43.5 tokens/s · seed 7]\n"
+    )
+
+
+def test_a_terminal_gets_no_control_characters_of_the_model(terminal):
+    written = terminal(events(HOSTILE, model=HOSTILE))
+    assert not any(character < " " and character != "\n" for character in written)
+
+
+def test_a_status_line_is_wiped_away_on_a_screen(terminal):
+    written = terminal(events("Hello"), tty=True)
+    assert written.startswith("\r\x1b[Kloading Some-Model\r\x1b[Kreading the prompt")
+    assert written.rpartition("\r\x1b[K")[2] == terminal(events("Hello"))
