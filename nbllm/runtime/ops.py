@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..errors import CpuError
 
@@ -35,21 +35,31 @@ class Variant:
     reason: str = ""
 
 
+V3 = ("AVX2", "FMA", "F16C")  # what matters here of x86-64-v3
+
 VARIANTS = (  # the best first
-    Variant("avx512vnni", ("AVX2", "FMA", "F16C", "AVX-512", "VNNI"), fused=True),
-    Variant("avx2", ("AVX2", "FMA", "F16C"), fused=True),
+    Variant("avx512vnni", (*V3, "AVX-512", "VNNI"), fused=True),
+    Variant("avxvnni", (*V3, "AVX-VNNI"), fused=True),
+    Variant("avx512", (*V3, "AVX-512"), fused=True),
+    Variant("avx2", V3, fused=True),
+    Variant("avx", ("SSE4.2", "AVX"), fused=False),
+    Variant("x86_64v2", ("SSE4.2",), fused=False),
+    Variant("neondot", ("NEON", "DOTPROD"), fused=True),
+    Variant("neon", ("NEON",), fused=True),
     Variant("portable", (), fused=False),
 )
 
 # our name -> all of NumPy's that it stands for; AVX-512 is the set that every processor since Skylake-SP has
 FEATURES = {
+    "SSE4.2": ("SSE3", "SSSE3", "SSE41", "POPCNT", "SSE42"),
     "AVX": ("AVX",),
     "AVX2": ("AVX2",),
     "FMA": ("FMA3",),
     "F16C": ("F16C",),
     "AVX-512": ("AVX512F", "AVX512CD", "AVX512VL", "AVX512BW", "AVX512DQ"),
     "VNNI": ("AVX512VNNI",),
-    "NEON": ("NEON",),
+    "NEON": ("ASIMD",),
+    "DOTPROD": ("ASIMDDP",),
 }
 
 
@@ -57,7 +67,15 @@ def cpu_features() -> dict[str, bool]:
     """Which of the features that matter here this processor and its operating system have."""
     from numpy._core._multiarray_umath import __cpu_features__ as found
 
-    return {name: all(found.get(part, False) for part in parts) for name, parts in FEATURES.items()}
+    features = {name: all(found.get(part, False) for part in parts) for name, parts in FEATURES.items()}
+    return features | {"AVX-VNNI": "avx_vnni" in _cpu_flags()}  # NumPy does not look for it
+
+
+def _cpu_flags():
+    """The words that Linux has for the processor's features; elsewhere none."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line.split() for line in lines if line.startswith("flags")), [])
 
 
 def built() -> list[str]:
@@ -125,7 +143,7 @@ def threads() -> tuple[int, int]:
     """
     present = os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    if wanted.isdigit() and int(wanted) > 0:
+    if wanted.isdecimal() and int(wanted) > 0:
         return int(wanted), present
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(present))
     used = len({_core(cpu) for cpu in allowed})
@@ -142,13 +160,28 @@ def _core(cpu):
 
 
 def _quota():
-    """Processors that a control group allows, or None: `cpu.max` holds "QUOTA PERIOD" (v2), two files do so in v1."""
-    v2 = Path("/sys/fs/cgroup/cpu.max")
-    v1 = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
-    if v2.exists():
-        quota, period = v2.read_text().split()
-    elif v1[0].exists():
-        quota, period = (part.read_text().strip() for part in v1)
-    else:
-        return None
-    return int(quota) / int(period) if quota not in ("max", "-1") else None
+    """Processors that control groups allow, or None: the least of what the process's own group and those around it have.
+
+    `cpu.max` holds "QUOTA PERIOD" (v2), two files do so in v1. In a container the group's path may be that of another view
+    of the tree; then only the root of the container's own is found.
+    """
+    groups = Path("/proc/self/cgroup")
+    lines = groups.read_text().splitlines() if groups.exists() else []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        tree = "/sys/fs/cgroup/cpu" if controllers else "/sys/fs/cgroup"
+        for group in (path.strip("/"), *map(str, PurePosixPath(path.strip("/")).parents)):
+            found += _quota_of(Path(f"{tree}/{group}"))
+    return min(found, default=None)
+
+
+def _quota_of(group):
+    """[processors that one control group allows] or []"""
+    names = ("cpu.max",) if (group / "cpu.max").exists() else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    if not all((group / name).exists() for name in names):
+        return []
+    quota, period = " ".join((group / name).read_text() for name in names).split()
+    return [int(quota) / int(period)] if quota not in ("max", "-1") else []
