@@ -9,6 +9,7 @@ import math
 import mmap
 import os
 import stat
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,16 +80,23 @@ class Tensor:
         raw = self._mapping.bytes[self.offset : self.offset + self.nbytes]  # (nbytes,) uint8
         return raw.reshape(*self.shape[:-1], -1)
 
+    def read(self, start=0, stop=None):
+        """uint8 (stop - start,): bytes of the tensor, read as `GGUF.read` does."""
+        stop = self.nbytes if stop is None else stop
+        return self._mapping.read(self.offset + start, self.offset + stop)
+
 
 class GGUF:
     """An open GGUF file. Use it as a context manager, or call `close()`.
 
     The tensors' bytes are mapped, not read. A view taken before `close()` stays valid and keeps the mapping alive.
-    Cutting the file short while it is mapped ends the process (SIGBUS), so files must be replaced by renaming.
+    Touching what was cut off a file that is mapped ends the process (SIGBUS); `read` raises an error then.
 
     Attributes
     ----------
     path : Path
+    size : int
+        Bytes of the file.
     version : int
     metadata : dict
         str, int, float and bool as such; arrays of strings as list of str (UTF-8, undecodable bytes as surrogate
@@ -99,7 +107,18 @@ class GGUF:
 
     def __init__(self, path, version, metadata, tensors, mapping):
         self.path, self.version, self.metadata, self.tensors = path, version, metadata, tensors
+        self.size = mapping.bytes.size
         self._mapping = mapping
+
+    def read(self, start, stop):
+        """uint8 (stop - start,): bytes of the file, read into memory of their own.
+
+        Raises
+        ------
+        ModelFileError
+            The file was cut short since it was opened, or the disk fails.
+        """
+        return self._mapping.read(start, stop)
 
     def close(self):
         self._mapping.close()
@@ -130,8 +149,8 @@ def open_gguf(path):
         It is not a GGUF file that can be read; the message names the field that is wrong.
     """
     path = Path(path)
-    data = _map(path)
-    cursor = _Cursor(data, path.name)
+    mapping = _Mapping(path)
+    cursor = _Cursor(mapping.data, path.name)
     version = _version(cursor)
     n_tensors = cursor.count("the number of tensors", MAX_ENTRIES, smallest=24)
     n_keys = cursor.count("the number of metadata keys", MAX_ENTRIES, smallest=13)
@@ -143,24 +162,19 @@ def open_gguf(path):
         types[key] = cursor.integer("<u4", f"the type of {_short(key)}")
         metadata[key] = cursor.value(types[key], _short(key))
     alignment = _alignment(cursor, metadata, types)
-    mapping = _Mapping(data)
     tensors = _tensors(cursor, n_tensors, alignment, mapping)
     return GGUF(path, version, metadata, tensors, mapping)
 
 
-def _map(path):
-    """The whole file as a read-only mmap."""
+def _open(path):
+    """A file descriptor."""
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
             raise ModelFileError(f"{path.name!r} is a directory; give the path of the model file in it.")
         if not stat.S_ISREG(mode):  # reading a pipe or a device could wait for ever
             raise ModelFileError(f"{path.name!r} is not a regular file; give the path of a GGUF file.")
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size < HEADER_BYTES:
-                raise ModelFileError(f"{path.name!r} has {size} bytes, fewer than a GGUF header; {FETCH_AGAIN}.")
-            return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except (FileNotFoundError, NotADirectoryError):
         raise ModelNotFoundError(f"There is no file {str(path)!r}; check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
@@ -168,10 +182,21 @@ def _map(path):
 
 
 class _Mapping:
-    """The mapped file, shared by all its tensors so that one `close()` lets go of it."""
+    """The file, open and mapped, shared by all its tensors so that one `close()` lets go of it."""
 
-    def __init__(self, data):
-        self._bytes = np.frombuffer(data, np.uint8)  # (file size,) uint8
+    def __init__(self, path):
+        file = _open(path)
+        self._name = path.name
+        self._release = weakref.finalize(self, os.close, file)
+        self._file = open(file, "rb", buffering=0, closefd=False)
+        size = os.fstat(file).st_size
+        if size < HEADER_BYTES:
+            raise ModelFileError(f"{path.name!r} has {size} bytes, fewer than a GGUF header; {FETCH_AGAIN}.")
+        try:
+            self.data = mmap.mmap(file, size, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # ValueError: it has become shorter
+            raise ModelFileError(f"{str(path)!r} cannot be read: {error}.") from None
+        self._bytes = np.frombuffer(self.data, np.uint8)  # (file size,) uint8
 
     @property
     def bytes(self):
@@ -179,8 +204,23 @@ class _Mapping:
             raise ValueError("the GGUF file is closed")
         return self._bytes
 
+    def read(self, start, stop):
+        out = np.empty(stop - start, np.uint8)
+        try:
+            self._file.seek(start)
+            done = 0
+            while done < out.size and (n := self._file.readinto(out[done:])):
+                done += n
+        except OSError as error:
+            raise ModelFileError(f"{self._name!r} cannot be read: {error}.") from None
+        if done < out.size:
+            raise ModelFileError(f"{self._name!r} was cut short while it was read; {FETCH_AGAIN}.")
+        return out
+
     def close(self):
-        self._bytes = None  # the mapping itself goes with the last view of it
+        self._file.close()
+        self._release()
+        self._bytes = self.data = None  # the mapping itself goes with the last view of it
 
 
 class _Cursor:

@@ -179,5 +179,5 @@ class Packer:
 
 def _read(tensor, ids):
     """uint8 (n, row_bytes): rows that lie near each other in the file."""
-    start = ids.min()
-    return tensor.data[start : ids.max() + 1][ids - start]
+    start, size = ids.min(), tensor.nbytes // tensor.shape[0]
+    return tensor.read(start * size, (ids.max() + 1) * size).reshape(-1, size)[ids - start]

@@ -89,6 +89,19 @@ def test_bytes_are_read_only_and_outlive_the_file(tiny_model):
         file.tensors["output_norm.weight"].data
 
 
+def test_reading_gives_the_mapped_bytes_and_a_file_that_was_cut_meanwhile_is_an_error(tiny_model, tmp_path):
+    path = write(tmp_path / "a.gguf", tiny_model.read_bytes())
+    with open_gguf(path) as file:
+        assert file.size == path.stat().st_size
+        assert file.read(0, 4).tobytes() == b"GGUF"
+        tensor = list(file.tensors.values())[-1]
+        np.testing.assert_array_equal(tensor.read(), tensor.data.ravel())
+        np.testing.assert_array_equal(tensor.read(3, 40), tensor.data.ravel()[3:40])
+        os.truncate(path, tensor.offset + 8)
+        with pytest.raises(ModelFileError, match="cut short"):
+            tensor.read()
+
+
 def test_a_vocabulary_of_262144_tokens_is_read_fast(tmp_path, record_property):
     draw = random.Random(0)
     tokens = ["Ġ" * draw.randrange(2) + "abcdefgé你好th"[: draw.randrange(1, 12)] for _ in range(2**18)]

@@ -53,7 +53,7 @@ class Source:
     def vector(self, name, size):
         """float32 (size,): a tensor of one dimension."""
         tensor = self.tensor(name, size)
-        return dequantize(tensor.block_type, tensor.data)
+        return dequantize(tensor.block_type, tensor.read())
 
     def refuse(self, names, why):
         """Refuse a file that has tensors which would have to be computed with and are not."""
