@@ -1,0 +1,59 @@
+"""The compiled kernels give the very bits of the uncompiled ones, and the bits of a token do not depend on its company."""
+
+import importlib
+from contextlib import contextmanager
+from functools import cache
+
+import kernel_runs
+import numpy as np
+import pytest
+
+from nbllm.runtime import ops
+
+VARIANTS = {
+    variant.name: variant
+    for variant in ops.VARIANTS
+    if variant.name in ops.built() and all(ops.cpu_features()[need] for need in variant.needs)
+}
+
+
+@contextmanager
+def uncompiled(fused):
+    """The uncompiled kernels, computing as a processor does that has a fused multiply-add, or none."""
+    kernel = ops.load("python")
+    lanes = importlib.import_module("nbllm._kernels.python.lanes")
+    with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
+        patch.setattr(lanes, "FUSED", fused)
+        yield kernel
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+
+    @cache
+    def run(name, fused):
+        with uncompiled(fused) as kernel:
+            path = kernel_runs.write_model(folder, name)
+            return path, kernel_runs.logits(kernel, path, kernel_runs.RUNS[name][1])
+
+    return run
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("run", kernel_runs.RUNS)
+def test_steps_have_the_bits_of_the_uncompiled_kernels(run, variant, expected):
+    path, right = expected(run, VARIANTS[variant].fused)
+    got = kernel_runs.logits(ops.load(variant), path, kernel_runs.RUNS[run][1])
+    assert np.isfinite(got).all() and got.std() > 0.1
+    assert np.array_equal(got, right), np.abs(got - right).max()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("run", kernel_runs.RUNS)
+def test_a_tokens_bits_depend_neither_on_steps_nor_on_threads(run, variant, tmp_path):
+    kernel, path = ops.load(variant), kernel_runs.write_model(tmp_path, run)
+    one_by_one = kernel_runs.logits(kernel, path, [1] * 150)
+    for threads, steps in (1, [32] * 4 + [22]), (2, [1] * 150), (3, [2, 3, 4, 5, 27, 31, 32, 21, 2, 1, 7, 15]), (2, [4, 30, 1, 32] * 2):
+        got = kernel_runs.logits(kernel, path, steps, threads)
+        assert np.array_equal(got, one_by_one[: len(got)]), (threads, steps)
