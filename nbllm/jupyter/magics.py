@@ -31,6 +31,7 @@ def _name(text):
 
 def _parser():
     parser = _Parser("%%chat", add_help=False, allow_abbrev=False, exit_on_error=True)
+    parser.add_argument("-n", "--new", action="store_true", help="start a new conversation with this message")
     parser.add_argument("-s", "--system", metavar="TEXT", help="system prompt, from here on in this conversation")
     parser.add_argument("-o", "--out", metavar="NAME", type=_name, help="keep the reply in this variable")
     parser.add_argument("--raw", action="store_true", help="leave {name} as it is, also where it names a variable")
@@ -67,7 +68,7 @@ class ChatMagics(Magics):
         from nbllm.jupyter.session import session
 
         given = vars(_PARSER.parse_args(_words(line)))
-        name, system, raw = given.pop("out"), given.pop("system"), given.pop("raw")
+        new, system, name, raw = (given.pop(option) for option in ("new", "system", "out", "raw"))
         current = session(settings(self.shell))
         sampling = current.sampling(**{option: value for option, value in given.items() if value is not None})
         prompt, filled = (cell.strip("\n"), []) if raw else interpolate(cell.strip("\n"), variables(self.shell))
@@ -75,7 +76,7 @@ class ChatMagics(Magics):
             raise NbLLMError("the prompt is empty: write it below the %%chat line")
         shown = output(self.shell, filled)
         try:
-            run(current, current.ask(prompt, sampling, system), shown)
+            run(current, current.ask(prompt, sampling, system, new), shown)
         finally:
             if name is not None and shown.stats is not None:
                 self.shell.user_ns[name] = Reply(shown.text, shown.stats, shown.finish_reason, sampling.seed)

@@ -26,6 +26,10 @@ _INLINE = re.compile(
     re.VERBOSE,
 )
 
+# A dollar that is money. A backslash alone is not enough: Markdown takes it away, and then JupyterLab and nbconvert look
+# for mathematics in what is left. They do not look across an element, so this brings one, with nothing to see in it.
+DOLLAR = "\\$*\u2060*"
+
 
 def _math(text, dollars):
     return dollars + text.replace("<", r"\lt ") + dollars
@@ -37,8 +41,8 @@ _REWRITE = {
     "square": lambda text: _math(text, "$$"),
     "display": lambda text: _math(text[2:-2], "$$"),
     "inline": lambda text: _math(text[1:-1], "$"),
-    "kept": lambda text: "&lt;" if text == r"\<" else text,
-    "dollar": lambda text: r"\$",
+    "kept": lambda text: {r"\<": "&lt;", r"\$": DOLLAR}.get(text, text),
+    "dollar": lambda text: DOLLAR,
     "less": lambda text: "&lt;",
     "image": lambda text: r"\!",
 }

@@ -67,13 +67,18 @@ class Session:
         if self._running is not None:
             self._running.stop()
 
-    def ask(self, prompt: str, sampling: Sampling, system: str | None = None):
-        """The job that asks: loads the model if need be, then yields what the conversation yields."""
+    def ask(self, prompt: str, sampling: Sampling, system: str | None = None, new=False):
+        """The job that asks: loads the model if need be, then yields what the conversation yields.
+
+        system : replaces the conversation's system prompt; new : starts a new conversation first.
+        """
 
         def job(stop):
             yield from self._ready(stop)
             if stop.is_set():
                 raise Stopped("Stopped before the question was asked; the model is loaded.")
+            if new:
+                self._forget()
             if system is not None:
                 self.chat.system = system
             yield Answering(self.model.name, self._fingerprint, self.model.context, sampling)
@@ -101,8 +106,7 @@ class Session:
 
         def job(stop):
             if self.chat is not None:
-                self.chat.new()
-                self.chat.system = self.config.system
+                self._forget()
             yield Notice("A new conversation.")
 
         return job
@@ -114,6 +118,10 @@ class Session:
         if self._worker.close() and self.model is not None:
             self.model.close()
         self.model = self.chat = None
+
+    def _forget(self):
+        self.chat.new()
+        self.chat.system = self.config.system
 
     def _ready(self, stop):
         wanted = (self.config.model, self.config.context, self.config.threads)

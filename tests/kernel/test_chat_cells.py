@@ -128,6 +128,13 @@ def test_new_forgets_the_conversation(kernel):
     assert kernel.value("len(__import__('nbllm.jupyter.session').jupyter.session.running().chat.messages)") == 2
 
 
+def test_a_message_can_start_a_new_conversation(kernel):
+    kernel.run("%%chat --system 'Be brief.' --max-tokens 4\nMy name is Aurora.")
+    kernel.run("%%chat --new --max-tokens 4\nhello")
+    chat = "__import__('nbllm.jupyter.session').jupyter.session.running().chat"
+    assert kernel.value(f"[{chat}.system, len({chat}.messages), {chat}.messages[0]['content']]") == [None, 2, "hello"]
+
+
 def test_info_tells_of_the_processor_without_and_with_a_model(fresh_kernel):
     before = fresh_kernel.run("%chat info").printed
     assert "AVX2" in before and "threads" in before.lower()

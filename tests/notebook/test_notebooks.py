@@ -50,10 +50,11 @@ def test_the_demo_runs_streams_and_keeps_its_replies(models, tmp_path):
     assert len(outputs) == 6
     for output in outputs:
         made = output.metadata["nbllm"]
-        assert made["state"] == "done" and made["generated_tokens"] > 0 and made["sampling"]["seed"] == 1
+        assert made["state"] == "done" and made["generated_tokens"] > 0 and made["sampling"]["temperature"] == 0
         assert set(output.data) == {"text/plain", "text/markdown"} and output.data["text/plain"].strip() in shown
-    assert [output.metadata["nbllm"]["reused_tokens"] > 0 for output in outputs[:5]] == [False, True, True, True, True]
-    table = next(cell for cell in notebook.cells if "article = {" in cell.source).outputs[0].data["text/markdown"]
+    last, follow_up = (output.metadata["nbllm"] for output in outputs[3:5])
+    assert follow_up["reused_tokens"] >= last["prompt_tokens"] + last["generated_tokens"] - 1
+    table = next(cell for cell in notebook.cells if "the article" in cell.source and cell.cell_type == "code").outputs[0].data["text/markdown"]
     seconds = [f"{output.metadata['nbllm']['prefill_seconds'] + output.metadata['nbllm']['decode_seconds']:.1f} seconds"
                for output in outputs[:4]]
     assert [row.split("|")[2:4] for row in table.splitlines()[2:]] == [

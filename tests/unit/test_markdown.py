@@ -9,16 +9,17 @@ from hypothesis import strategies as st
 
 from nbllm.jupyter.markdown import markdown
 
+D = "\\$*\u2060*"  # money: escaped, and an element in the page for MathJax to stop at
 CASES = {
     "round and square brackets": (r"\(a+b\) then \[ c \]", "$a+b$ then $$ c $$"),
     "brackets over lines": ("\\[\nx^2\n\\]", "$$\nx^2\n$$"),
     "spaces inside": (r"\( x \)", "$x$"),
     "dollars that are mathematics": ("$E=mc^2$ and $$x$$", "$E=mc^2$ and $$x$$"),
-    "money": ("It costs $5, not $10.", r"It costs \$5, not \$10."),
-    "money in a range": ("$20-$30", r"\$20-\$30"),
-    "an escaped dollar": (r"\$5", r"\$5"),
-    "shell variables": ("$HOME and $PATH", r"\$HOME and \$PATH"),
-    "one dollar": ("$", r"\$"),
+    "money": ("It costs $5, not $10.", f"It costs {D}5, not {D}10."),
+    "money in a range": ("$20-$30", f"{D}20-{D}30"),
+    "an escaped dollar": (r"\$5", f"{D}5"),
+    "shell variables": ("$HOME and $PATH", f"{D}HOME and {D}PATH"),
+    "one dollar": ("$", D),
     "less in mathematics": (r"\(a<b\)", r"$a\lt b$"),
     "HTML": ("<script>alert(1)</script>", "&lt;script>alert(1)&lt;/script>"),
     "an escaped tag": (r"\<b>", "&lt;b>"),
