@@ -5,6 +5,7 @@ that is not there already in any Jupyter kernel.
 """
 
 import argparse
+import keyword
 import shlex
 from dataclasses import fields
 from numbers import Integral
@@ -24,13 +25,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _name(text):
-    if not text.isidentifier():
+    if not text.isidentifier() or keyword.iskeyword(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a name for a variable")
     return text
 
 
+def _shown(default):
+    return "none" if default in (None, ()) else default
+
+
 def _parser():
-    parser = _Parser("%%chat", add_help=False, allow_abbrev=False, exit_on_error=True)
+    parser = _Parser("%%chat", add_help=False, allow_abbrev=False)
     parser.add_argument("-n", "--new", action="store_true", help="start a new conversation with this message")
     parser.add_argument("-s", "--system", metavar="TEXT", help="system prompt, from here on in this conversation")
     parser.add_argument("-o", "--out", metavar="NAME", type=_name, help="keep the reply in this variable")
@@ -40,7 +45,7 @@ def _parser():
         how = {"type": int if kind is Integral else float} if kind else {"action": "append"}
         parser.add_argument(
             *(_SHORT[option.name], flag) if option.name in _SHORT else (flag,), **how, metavar="X", default=None,
-            help=f"{option.metadata['help']} (default {option.default or 'none'})".replace("%", "%%"),
+            help=f"{option.metadata['help']} (default {_shown(option.default)})".replace("%", "%%"),
         )
     return parser
 

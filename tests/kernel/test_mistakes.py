@@ -24,6 +24,7 @@ MISTAKES = {  # cell: (error's name, what its line says)
     "%%chat --seed\nhello": ("OptionError", "expected one argument"),
     "%%chat --stop ''\nhello": ("OptionError", "stop=['']"),
     "%%chat -o 2x\nhello": ("OptionError", "'2x' is not a name for a variable"),
+    "%%chat -o class\nhello": ("OptionError", "'class' is not a name for a variable"),
     "%%chat --system 'you are\nhello": ("OptionError", "no closing quotation"),
     "%%chat\n \n\t\n": ("NbLLMError", "the prompt is empty"),
     "%chat what is this": ("OptionError", "%chat has no 'what'"),
