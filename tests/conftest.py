@@ -1,4 +1,4 @@
-"""What all tests share: the two models, and a place of their own for everything that Jupyter writes."""
+"""What all tests share: the two models, and a place of their own for everything that Jupyter and nbllm write."""
 
 import os
 from pathlib import Path
@@ -15,6 +15,7 @@ def own_place(tmp_path_factory):
             folder = place / name.lower()
             folder.mkdir()
             patch.setenv(name, str(folder))
+        patch.setenv("NBLLM_CACHE", str(place / "packed"))
         patch.setenv("PYTHONSAFEPATH", "1")
         patch.chdir(place)
         yield

@@ -15,10 +15,10 @@ from ..errors import ContextFullError, OptionError
 from ..formats.blocks import BLOCK_TYPES, dequantize
 from . import ops
 from .events import Done, Prefill, Stats, StopFlag, Token
-from .models import architecture
-from .packed import Packer, rows
+from .packed import rows
 from .program import SPLIT_TOKENS, TILE, Program
 from .sampling import Sampler
+from .weights import load_weights
 
 MAX_TOKENS = 512  # in a step
 MAX_OUTPUTS = 32  # tokens of a step whose logits are kept
@@ -33,17 +33,18 @@ class Engine:
     Parameters
     ----------
     gguf : formats.gguf.GGUF
-        Stays open as long as the engine.
+        May be closed afterwards.
     context : int, optional
         Positions in the cache; by default the model's own context, at most 8192.
     threads : int, optional
         By default the physical cores that this process may use.
-    progress : callable, optional
-        Called with (bytes packed, bytes in all) while the weights are laid out.
+    weights : weights.Weights, optional
+        Those of the file, if they are ready already; getting them ready can take seconds.
 
     Attributes
     ----------
     context, threads, vocab_size : int
+    weights : weights.Weights
     tokens : list of int
         The ids that the cache holds.
 
@@ -55,9 +56,9 @@ class Engine:
         `context` or `threads` is out of range.
     """
 
-    def __init__(self, gguf, context=None, threads=None, progress=None):
-        packer = Packer()
-        model = architecture(gguf.metadata)(gguf, packer)
+    def __init__(self, gguf, context=None, threads=None, weights=None):
+        self.weights = weights or load_weights(gguf)
+        model = self.weights.model
         self.context = _within("context", context, 1, model.context, min(model.context, DEFAULT_CONTEXT))
         self.threads = _within("threads", threads, 1, 1024, ops.threads()[0])
         self.vocab_size = model.vocab
@@ -84,13 +85,6 @@ class Engine:
         self._meeting = np.zeros(5, np.int32)  # the threads' meeting place
         self._work = np.zeros(len(self._table), np.int32)  # how much of each stage has been taken
         self._stop = StopFlag()
-        self._weights = np.empty(packer.size, np.uint8)
-        done = 0
-        for piece in packer.pack():
-            self._weights[done : done + piece.size] = piece
-            done += piece.size
-            if progress:
-                progress(done, packer.size)
 
     def close(self):
         """Let go of all memory. The engine cannot be used afterwards."""
@@ -101,8 +95,8 @@ class Engine:
         """Bytes of the weights, the cache and the rest."""
         arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         cache = self._k.nbytes + self._v.nbytes
-        rest = sum(array.nbytes for array in arrays.values()) - self._weights.nbytes - cache
-        return {"weights": self._weights.nbytes, "cache": cache, "activations": rest}
+        rest = sum(array.nbytes for array in arrays.values()) - cache
+        return {"weights": self.weights.data.nbytes, "cache": cache, "activations": rest}
 
     def logits(self, ids):
         """The logits after every token.
@@ -225,14 +219,14 @@ class Engine:
         program = self._program
         position, n = len(self.tokens), len(ids)
         width = program.input.width
-        blocks = rows(self._weights, self._embedding, np.array(ids))  # (n, row_bytes) uint8
+        blocks = rows(self.weights.data, self._embedding, np.array(ids))  # (n, row_bytes) uint8
         embedded = dequantize(BLOCK_TYPES[self._embedding.kind], blocks)  # (n, width) float32
         self._f[program.input.base : program.input.base + n * width] = embedded.ravel()
         split = -(-(position + n) // TILE) if n <= SPLIT_TOKENS else 0
         self._meeting.fill(0)
         self._work.fill(0)
         stopped = self._kernel.step(
-            self._table, self._consts, self._angles, self._weights, self._f, self._x, self._xd, self._xs, self._xm,
+            self._table, self._consts, self._angles, self.weights.data, self._f, self._x, self._xd, self._xs, self._xm,
             self._k, self._v, self._scratch, stop.array, self._meeting, self._work, position, n, outputs, split, self.threads,
         )  # fmt: skip
         if stopped:

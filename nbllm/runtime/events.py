@@ -1,4 +1,4 @@
-"""What a generation reports while it runs, and the one flag that stops it.
+"""What a generation, and the loading before it, report while they run, and the one flag that stops it.
 
 Cells, panel, kernel and batch all consume these same events; none of them carries text.
 """
@@ -6,6 +6,14 @@ Cells, panel, kernel and batch all consume these same events; none of them carri
 from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Progress of laying out a model's weights for the kernels, in bytes."""
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)

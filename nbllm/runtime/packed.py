@@ -14,6 +14,7 @@ from ..formats.blocks import BLOCK_TYPES
 
 ROWS = 16  # of a group
 ALIGN = 64  # bytes, a cache line
+LAYOUT = 1  # goes up when the same plan comes to give other bytes: what the cache has of before is then not used
 PIECE = 1 << 18  # bytes packed at a time, so many that they stay in a core's own cache
 
 
@@ -148,6 +149,18 @@ class Packer:
         self._jobs.append((vector, values, None))
         self.size = _aligned(self.size + values.nbytes)
         return vector
+
+    def plan(self) -> bytes:
+        """All that decides the packed bytes, except for the bytes of the matrices in the file."""
+        parts = [str(LAYOUT).encode()]
+        for place, source, order in self._jobs:
+            parts.append(repr(place).encode())
+            if isinstance(place, Vector):
+                parts.append(source.tobytes())
+            else:
+                parts += [source.name.encode(), repr(LAYOUTS[source.block_type.name]).encode()]
+                parts.append(b"" if order is None else order.tobytes())
+        return b"\n".join(parts)
 
     def pack(self):
         """Yield the packed bytes from the first to the last, a piece at a time.

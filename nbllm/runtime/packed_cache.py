@@ -1,0 +1,245 @@
+"""The cache of packed weights: files in a folder of the user's, found by their content's key, mapped and never changed.
+
+A file holds a header of one page and then the packed bytes. It is written under another name and renamed when it is
+whole and on the disk, so whatever has its name is whole: a process that was killed leaves a part behind, which the next
+one deletes, and no one ever maps a file that may become shorter. Two processes may write the same file at once; one
+of them is then used by both. When room is needed, the files go that were not used for the longest time, but none that a
+process has mapped. Knows nothing of models or layouts: keys and bytes are given to it.
+"""
+
+import errno
+import json
+import mmap
+import os
+import shutil
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import platformdirs
+
+from ..errors import OptionError
+from .events import Packing
+
+try:
+    import fcntl
+except ImportError:  # Windows: a file that is open or mapped cannot be deleted there, which says the same as a lock
+    fcntl = None
+
+FORMAT = "nbllm packed weights"
+HEADER = 4096  # bytes; a page, so that the packed bytes begin at one
+ENDING, PART = ".packed", ".part"
+DEFAULT_LIMIT = 20 * 10**9  # bytes, unless a tenth of the disk is less
+RESERVE = 10**9  # bytes of the disk that stay free
+SYNC = 1 << 25  # bytes written to the disk at a time, while the next are packed
+YOUNG = 60  # seconds; a part may not have its lock yet
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the cache.
+
+    Attributes
+    ----------
+    path : Path
+    size : int
+        Bytes.
+    used : float
+        When it was used last, in seconds as of `time.time`.
+    model : str or None
+        The model it was made for; None for one that is not whole.
+    """
+
+    path: Path
+    size: int
+    used: float
+    model: str | None
+
+
+def folder() -> Path | None:
+    """Where the cache is: `NBLLM_CACHE`, or `nbllm/packed` in the system's place for caches; None when it is `off`."""
+    given = os.environ.get("NBLLM_CACHE")
+    if given and given.lower() == "off":
+        return None
+    return Path(given).expanduser() if given else platformdirs.user_cache_path("nbllm", appauthor=False) / "packed"
+
+
+def limit(folder: Path) -> int:
+    """Bytes that the cache may take: `NBLLM_CACHE_GB`, or 20 GB, or a tenth of the disk if that is less."""
+    given = os.environ.get("NBLLM_CACHE_GB")
+    if not given:
+        return min(DEFAULT_LIMIT, shutil.disk_usage(folder).total // 10)
+    try:
+        return int(float(given) * 1e9)
+    except (ValueError, OverflowError):
+        raise OptionError(f"NBLLM_CACHE_GB={given!r} is not a number of gigabytes.") from None
+
+
+def entries(folder: Path) -> list[Entry]:
+    """The files of the cache, the one that was not used for the longest time first."""
+    found = []
+    for file_path in (*folder.glob("*" + ENDING), *folder.glob("*" + PART)):
+        with suppress(FileNotFoundError), file_path.open("rb") as file:  # another process deleted it meanwhile
+            status = os.fstat(file.fileno())
+            header = _read_header(file)
+            whole = status.st_size == HEADER + header.get("size", 0)
+            found.append(Entry(file_path, status.st_size, status.st_mtime, header["model"] if whole else None))
+    return sorted(found, key=lambda entry: entry.used)
+
+
+def clear(folder: Path, model: str | None = None) -> tuple[list[Entry], list[Entry]]:
+    """Delete the files of this model, or all: those that are gone now, and those that a process uses and that stay."""
+    gone, kept = [], []
+    for entry in entries(folder):
+        if model in (None, entry.model):
+            (gone if _delete(entry.path) else kept).append(entry)
+    return gone, kept
+
+
+def path(folder: Path, key: str) -> Path:
+    """Where the packed bytes with this key are, if they are in the cache."""
+    return folder / (key + ENDING)
+
+
+def find(folder: Path, key: str, size: int):
+    """The packed bytes with this key.
+
+    Returns
+    -------
+    uint8 (size,), or None
+        Mapped, read-only: memory that all processes share. None if they are not in the cache, or damaged there.
+
+    Raises
+    ------
+    OSError
+        They are there and cannot be read.
+    """
+    place = path(folder, key)
+    try:
+        file = place.open("rb")
+    except FileNotFoundError:
+        return None
+    with file:
+        _lock(file, shared=True)  # lasts as long as the mapping, which keeps a copy of the descriptor
+        header = _read_header(file)
+        whole = os.fstat(file.fileno()).st_size == HEADER + size
+        if not whole or (header.get("key"), header.get("size")) != (key, size):
+            return None
+        mapping = mmap.mmap(file.fileno(), HEADER + size, access=mmap.ACCESS_READ)
+    with suppress(PermissionError):  # another user's cache, which may be read: then it is not ours to keep in order
+        os.utime(place)
+    return np.frombuffer(mapping, np.uint8, size, HEADER)
+
+
+def store(folder: Path, key: str, size: int, model: str, pieces):
+    """Put packed bytes into the cache; a generator, which yields Packing and returns them as `find` does.
+
+    Parameters
+    ----------
+    pieces : iterable of uint8 (n,)
+        The bytes, `size` in all.
+    model : str
+        For `entries` to say whose they are.
+
+    Raises
+    ------
+    OSError
+        There is no room for them, or the folder cannot be written to. Nothing is left behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _make_room(folder, HEADER + size)
+    descriptor, part = tempfile.mkstemp(PART, key[:16] + "-", folder)
+    try:
+        with open(descriptor, "wb") as file, ThreadPoolExecutor(1, "nbllm disk") as disk:
+            _lock(file)
+            file.write(bytes(HEADER))
+            done = saved = 0
+            saving = None
+            for piece in pieces:
+                file.write(piece)
+                done += piece.size
+                if done - saved >= SYNC or done == size:
+                    file.flush()
+                    if saving:
+                        saving.result()  # so no more than twice SYNC wait to be written
+                    saving, saved = disk.submit(os.fsync, descriptor), done
+                    yield Packing(done, size)
+            saving.result()
+            file.seek(0)
+            file.write(_header(key, size, model))
+            file.flush()
+            os.fsync(descriptor)
+        return _place(part, folder, key, size)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def _place(part, folder, key, size):
+    data = find(folder, key, size)  # of a process that was faster
+    if data is None:
+        os.replace(part, path(folder, key))
+        data = find(folder, key, size)
+    if data is None:
+        raise FileNotFoundError(errno.ENOENT, "another process deleted it at once")
+    return data
+
+
+def _header(key, size, model):
+    header = json.dumps({"format": FORMAT, "key": key, "size": size, "model": model}).encode()
+    return header.ljust(HEADER - 1) + b"\n"
+
+
+def _read_header(file):
+    """dict: what `_header` wrote; empty if that is not there."""
+    try:
+        header = json.loads(file.read(HEADER))
+    except ValueError:  # also of bytes that are not UTF-8
+        return {}
+    return header if isinstance(header, dict) and header.get("format") == FORMAT else {}
+
+
+def _lock(file, shared=False):
+    """Mark an open file as used by this process, until its last descriptor is closed, at the latest by its death."""
+    if fcntl:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+
+
+def _delete(path):
+    """Delete a file unless a process uses it; whether it is gone."""
+    try:
+        if path.suffix == PART and time.time() - path.stat().st_mtime < YOUNG:
+            return False
+        if fcntl is None:
+            path.unlink()
+            return True
+        with path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except FileNotFoundError:
+        return True
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _make_room(folder, size):
+    """Delete what processes that were killed left behind, and then the files that were not used for the longest time."""
+    for entry in entries(folder):
+        if entry.path.suffix == PART:
+            _delete(entry.path)
+    oldest_first = entries(folder)
+    total, allowed, free = sum(entry.size for entry in oldest_first), limit(folder), shutil.disk_usage(folder).free
+    excess = max(total + size - allowed, size + RESERVE - free)
+    if excess <= total:  # else deleting would not help
+        for entry in oldest_first:
+            if excess > 0 and _delete(entry.path):
+                excess -= entry.size
+    if excess > 0:
+        why = f"it may hold {allowed / 1e9:.1f} GB (NBLLM_CACHE_GB)" if total + size > allowed else ""
+        why = why or f"{free / 1e9:.1f} GB are free on the disk"
+        raise OSError(errno.ENOSPC, why)

@@ -1,0 +1,124 @@
+"""A model's weights, ready for the kernels: mapped from the cache, or laid out now, in the cache or in memory.
+
+Brings together the file, the architecture that says what to pack, and the cache. Computes nothing with them.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import Stopped
+from . import packed_cache
+from .events import Packing, StopFlag
+from .models import architecture
+from .packed import Packer
+
+SAMPLE = 4096  # bytes, at the beginning, the middle and the end of every tensor
+STEP = 1 << 25  # bytes between two events
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What the engine needs of a model; the model's file may be closed.
+
+    Attributes
+    ----------
+    model
+        The architecture's description (`models/`), whose offsets point into `data`.
+    data : uint8 (size,)
+    path : Path or None
+        The file of the cache that `data` is mapped from; None if it is in this process's own memory.
+    notice : str or None
+        Why it is in memory, in one line, if that is not what the user chose.
+    """
+
+    model: Any
+    data: np.ndarray
+    path: Path | None = None
+    notice: str | None = None
+
+
+def load_weights(gguf) -> Weights:
+    """As `packing`, without the events."""
+    steps = packing(gguf)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def packing(gguf, stop: StopFlag | None = None):
+    """Get a model's weights ready. A generator, for a worker's job: yields Packing, if there is something to be done,
+    and returns Weights.
+
+    Parameters
+    ----------
+    gguf : formats.gguf.GGUF
+    stop : StopFlag, optional
+        Set it from another thread to stop.
+
+    Raises
+    ------
+    ModelFileError
+        The model cannot be run, or its file was cut short meanwhile.
+    Stopped
+        The flag was set; nothing is left behind.
+    """
+    packer = Packer()
+    model = architecture(gguf.metadata)(gguf, packer)
+    stop = stop or StopFlag()
+    folder, notice = packed_cache.folder(), None
+    if folder is not None:
+        key = content_key(gguf, packer)
+        try:
+            data = packed_cache.find(folder, key, packer.size)
+            if data is None:
+                data = yield from packed_cache.store(folder, key, packer.size, gguf.path.stem, _pieces(packer, stop))
+            return Weights(model, data, packed_cache.path(folder, key))
+        except OSError as error:
+            notice = (
+                f"The weights of {gguf.path.stem} are laid out in memory, {packer.size / 1e9:.1f} GB, and will be again "
+                f"the next time, for the cache in {folder} does not take them: {error.strerror or error}."
+            )
+    return Weights(model, (yield from _in_memory(packer, stop)), notice=notice)
+
+
+def _in_memory(packer, stop):
+    data = np.empty(packer.size, np.uint8)
+    done = 0
+    for piece in _pieces(packer, stop):
+        data[done : done + piece.size] = piece
+        done += piece.size
+        if done // STEP > (done - piece.size) // STEP or done == packer.size:
+            yield Packing(done, packer.size)
+    return data
+
+
+def _pieces(packer, stop):
+    for piece in packer.pack():
+        if stop.is_set():
+            raise Stopped("Stopped while the weights were laid out; nothing of them was kept.")
+        yield piece
+
+
+def content_key(gguf, packer) -> str:
+    """Names packed bytes by what they are made of, whatever the file's path and time; takes a few milliseconds.
+
+    SHA-256 over the plan of the packing, the file's header and size, and three samples of every tensor. Training,
+    fine-tuning, merging and quantising change nearly every block of the tensors they touch, so files that differ by
+    any of them differ in the samples; so do files that were cut, shifted or filled up with zeros from some place on.
+    What it would not notice is a change of a few bytes between the samples: after a repair of a damaged model file,
+    clear its packed form.
+    """
+    digest = hashlib.sha256(packer.plan())
+    digest.update(gguf.read(0, min(tensor.offset for tensor in gguf.tensors.values())))
+    digest.update(f"{gguf.size}".encode())
+    for tensor in gguf.tensors.values():
+        last = max(0, tensor.nbytes - SAMPLE)
+        for start in (0, last // 2, last):
+            digest.update(tensor.read(start, min(start + SAMPLE, tensor.nbytes)))
+    return digest.hexdigest()[:32]
