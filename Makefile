@@ -1,7 +1,8 @@
 # make demo   from nothing to a model that answers in a notebook
 # make lab    the same notebook, live in JupyterLab
 # make test   from nothing to the whole test suite
-# make bench  measures speed
+# make bench  measures speed, also of MODELS="FILE ...", beside the other engines that `make peers` installs
+# make peers  installs them, in a Python of their own: some minutes, for llama.cpp is compiled for this processor
 #
 # Needs Python 3.11 or newer, g++ and make; everything else goes into .venv. Another Python: make PYTHON=python3.13 demo
 
@@ -11,7 +12,7 @@ SOURCES := $(shell find nbllm kernels_src kernelspec -type f -not -name '*.pyc')
 
 export PATH := $(VENV)/bin:$(PATH)
 
-.PHONY: demo lab test bench clean
+.PHONY: demo lab test bench peers clean
 .SECONDARY:
 
 # Notebooks and tests run in a folder from which `import nbllm` finds what is installed, not this folder's sources.
@@ -27,9 +28,13 @@ lab: $(VENV)/installed-lab
 test: $(VENV)/installed-test
 	cd tests && pytest
 
-bench: $(VENV)/installed-bench
+bench: $(VENV)/installed-demo
 	nbllm pull
-	cd benchmarks && python run.py
+	cd benchmarks && python run.py --peer-python $(VENV)/peers/bin/python --models $(abspath $(MODELS))
+
+peers: | $(VENV)
+	$(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/python -m pip install -r benchmarks/requirements.txt
 
 clean:
 	rm -rf .venv build

@@ -1,8 +1,8 @@
 """A process of its own that loads a model, and is measured doing so: `python -m nbllm.bench.process MODEL FIGURE...`.
 
-Prints lines of JSON: {"begun": figure} and then its value, or why it is missing, with what this process has in memory;
-`load_s` and `first_token_s` come first, without being asked for. A model that cannot be run is {"error": what}. Imports
-nothing early that would delay the first token; knows nothing of what the other figures mean.
+Prints lines of JSON: {"files": what was loaded}; {"begun": figure} and then its value, or why it is missing, with what
+this process has in memory. `load_s` and `first_token_s` come first, without being asked for. A model that cannot be run
+is {"error": what}. Imports nothing early that would delay the first token; knows nothing of what other figures mean.
 """
 
 import argparse
@@ -32,6 +32,8 @@ def main(argv=None):
     except NbLLMError as error:
         tell(error=str(error))
         return 1
+    files = (model.path, model.engine.weights.path)
+    tell(files=[str(file.resolve()) for file in files if file])
     tell(figure="load_s", value=loaded, **in_memory())
     tell(figure="first_token_s", value=first_token, **in_memory())
 

@@ -25,12 +25,15 @@ class Measured:
         The most that was seen.
     from_disk : int or None
         Bytes fetched from a disk until the first token.
+    files : list of str
+        The model's, and that of its packed weights if they are in one.
     """
 
     values: dict = field(default_factory=dict)
     missing: dict = field(default_factory=dict)
     memory: Memory | None = None
     from_disk: int | None = None
+    files: list = field(default_factory=list)
 
 
 def measure(path, threads, figures=(), watch=False, progress=lambda figure: None) -> Measured:
@@ -73,7 +76,9 @@ def measure(path, threads, figures=(), watch=False, progress=lambda figure: None
 def _take(told, found, progress):
     if "error" in told:
         raise NbLLMError(told["error"])
-    if "begun" in told:
+    if "files" in told:
+        found.files = told["files"]
+    elif "begun" in told:
         progress(told["begun"])
     elif "missing" in told:
         found.missing[told["figure"]] = told["missing"]
