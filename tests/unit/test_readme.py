@@ -50,3 +50,9 @@ def test_it_lists_the_commands_of_the_shell(capsys):
     assert ended.value.code == 0
     accepted = re.findall(r"^    ([a-z][a-z-]*)(?: |$)", capsys.readouterr().out, re.MULTILINE)
     assert sorted(re.findall(r"^    nbllm ([a-z-]+)", README, re.MULTILINE)) == sorted(accepted)
+
+
+def test_it_lists_the_environment_variables_that_the_code_reads():
+    sources = (Path(__file__).resolve().parents[2] / "nbllm").rglob("*.py")
+    read = {name for source in sources for name in re.findall(r"NBLLM_[A-Z_]+", source.read_text(encoding="utf-8"))}
+    assert set(re.findall(r"^\| `(NBLLM_[A-Z_]+)` \|", README, re.MULTILINE)) == read
