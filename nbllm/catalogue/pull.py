@@ -21,7 +21,7 @@ from pathlib import Path
 from nbllm.catalogue.find import models_dir
 from nbllm.catalogue.known import DEFAULT, KnownModel, known
 from nbllm.errors import DownloadError, ModelNotFoundError, Stopped
-from nbllm.runtime.events import StopFlag
+from nbllm.runtime.events import StopFlag, finish
 
 POLL = 0.1  # seconds between looks at what has arrived, and at the stop flag
 CHUNK = 1 << 20  # bytes
@@ -61,14 +61,7 @@ def pull(name: str | None = None, progress: Callable[[int, int], None] | None = 
     DownloadError
         The model could not be fetched, or is not the file it should be, or there is no room for it.
     """
-    steps = pulling(name)
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            return end.value
-        if progress:
-            progress(step.done, step.total)
+    return finish(pulling(name), lambda step: progress and progress(step.done, step.total))
 
 
 def pulling(name: str | None = None, stop_flag: StopFlag | None = None) -> Iterator[Pulling]:

@@ -24,11 +24,14 @@ def info(model=None) -> str:
     if model is None:
         lines += [("model", "none is loaded"), ("threads", f"{used} of {present} processors")]
     else:
+        path = model.engine.weights.path
+        place = f"mapped from {path}" if path else "in this process's own memory"
         memory = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in model.engine.memory.items())
         lines += [
             ("model", f"{model.name}, {model.path}"),
             ("context", f"{model.context:,} tokens"),
             ("memory", memory),
+            ("packed", f"{model.engine.weights.data.nbytes / 1e6:,.0f} MB, {place}"),
             ("threads", f"{model.engine.threads} of {present} processors"),
         ]
     lines += [

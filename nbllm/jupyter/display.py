@@ -17,7 +17,7 @@ from nbllm.chat.conversation import Notice
 from nbllm.jupyter.markdown import markdown
 from nbllm.jupyter.session import Answering, Loading
 from nbllm.model import Text
-from nbllm.runtime.events import Done, Prefill
+from nbllm.runtime.events import Done, Packing, Prefill
 
 INTERVAL = 0.06  # seconds between updates: more often freezes browsers, which render the whole reply each time
 _CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}  # no escapes in terminals
@@ -122,6 +122,10 @@ class Output:
     def _loading(self, event):
         self.doing, self._share = f"loading {event.name}", None
 
+    def _packing(self, event):
+        new, self.doing, self._share = self._share is None, "laying out weights", event.done / event.total
+        return not new
+
     def _answering(self, event):
         self.doing, self._share, self._asked = "reading the prompt", None, event
 
@@ -142,8 +146,8 @@ class Output:
         self._painted = float("inf")  # `finish` follows, and paints the end at once
         return True
 
-    _TAKE = {Pulling: _pulling, Loading: _loading, Answering: _answering, Prefill: _prefill, Text: _text,
-             Notice: _notice, Done: _done}
+    _TAKE = {Pulling: _pulling, Loading: _loading, Packing: _packing, Answering: _answering,
+             Prefill: _prefill, Text: _text, Notice: _notice, Done: _done}
 
 
 class NotebookOutput(Output):

@@ -14,7 +14,7 @@ from nbllm.chat.conversation import Chat, Notice
 from nbllm.chat.worker import Worker
 from nbllm.errors import ModelNotFoundError, Stopped
 from nbllm.jupyter.config import NbLLM
-from nbllm.model import load
+from nbllm.model import loading
 from nbllm.runtime.options import Sampling
 
 
@@ -129,7 +129,7 @@ class Session:
             return
         path = yield from self._find(self.config.model, stop)
         yield Loading(path.stem)
-        model = load(path, context=self.config.context, threads=self.config.threads)
+        model = yield from loading(path, self.config.context, self.config.threads, stop)
         if stop.is_set() and self.model is not None:  # a first model is kept for the next question, another is not
             model.close()
             raise Stopped(f"Stopped; the model is still {self.model.name}.")
@@ -138,6 +138,8 @@ class Session:
             chat.system, chat.messages = self.chat.system, self.chat.messages
             self.model.close()
         self.model, self.chat, self._loaded, self._fingerprint = model, chat, wanted, _fingerprint(path)
+        if model.notice:
+            yield Notice(model.notice)
 
     def _find(self, name, stop):
         try:

@@ -3,6 +3,7 @@
 Cells, panel, kernel and batch all consume these same events; none of them carries text.
 """
 
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,17 @@ class Done:
 
     stats: Stats
     finish_reason: str
+
+
+def finish(steps, each=lambda event: None):
+    """Run a generator of events to its end, and `each` on every one of them; returns what the generator returns."""
+    with closing(steps):
+        while True:
+            try:
+                event = next(steps)
+            except StopIteration as end:
+                return end.value
+            each(event)
 
 
 class StopFlag:

@@ -72,11 +72,14 @@ def limit(folder: Path) -> int:
     """Bytes that the cache may take: `NBLLM_CACHE_GB`, or 20 GB, or a tenth of the disk if that is less."""
     given = os.environ.get("NBLLM_CACHE_GB")
     if not given:
-        return min(DEFAULT_LIMIT, shutil.disk_usage(folder).total // 10)
+        return min(DEFAULT_LIMIT, _disk(folder).total // 10)
     try:
-        return int(float(given) * 1e9)
-    except (ValueError, OverflowError):
-        raise OptionError(f"NBLLM_CACHE_GB={given!r} is not a number of gigabytes.") from None
+        gigabytes = float(given)
+    except ValueError:
+        gigabytes = -1
+    if not 0 <= gigabytes < 1e9:
+        raise OptionError(f"NBLLM_CACHE_GB={given!r} is not a number of gigabytes.")
+    return int(gigabytes * 1e9)
 
 
 def entries(folder: Path) -> list[Entry]:
@@ -85,9 +88,7 @@ def entries(folder: Path) -> list[Entry]:
     for file_path in (*folder.glob("*" + ENDING), *folder.glob("*" + PART)):
         with suppress(FileNotFoundError), file_path.open("rb") as file:  # another process deleted it meanwhile
             status = os.fstat(file.fileno())
-            header = _read_header(file)
-            whole = status.st_size == HEADER + header.get("size", 0)
-            found.append(Entry(file_path, status.st_size, status.st_mtime, header["model"] if whole else None))
+            found.append(Entry(file_path, status.st_size, status.st_mtime, _read_header(file).get("model")))
     return sorted(found, key=lambda entry: entry.used)
 
 
@@ -126,11 +127,10 @@ def find(folder: Path, key: str, size: int):
     with file:
         _lock(file, shared=True)  # lasts as long as the mapping, which keeps a copy of the descriptor
         header = _read_header(file)
-        whole = os.fstat(file.fileno()).st_size == HEADER + size
-        if not whole or (header.get("key"), header.get("size")) != (key, size):
+        if (header.get("key"), header.get("size")) != (key, size):
             return None
         mapping = mmap.mmap(file.fileno(), HEADER + size, access=mmap.ACCESS_READ)
-    with suppress(PermissionError):  # another user's cache, which may be read: then it is not ours to keep in order
+    with suppress(OSError):  # a cache that may only be read: then it is not ours to keep in order
         os.utime(place)
     return np.frombuffer(mapping, np.uint8, size, HEADER)
 
@@ -188,18 +188,26 @@ def _place(part, folder, key, size):
     return data
 
 
+def _disk(folder):
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder)
+
+
 def _header(key, size, model):
     header = json.dumps({"format": FORMAT, "key": key, "size": size, "model": model}).encode()
     return header.ljust(HEADER - 1) + b"\n"
 
 
 def _read_header(file):
-    """dict: what `_header` wrote; empty if that is not there."""
+    """dict: what `_header` wrote; empty if that is not there, or the file is not as long as it says."""
     try:
         header = json.loads(file.read(HEADER))
     except ValueError:  # also of bytes that are not UTF-8
         return {}
-    return header if isinstance(header, dict) and header.get("format") == FORMAT else {}
+    if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("size"), int):
+        return {}
+    return header if os.fstat(file.fileno()).st_size == HEADER + header["size"] else {}
 
 
 def _lock(file, shared=False):
@@ -228,12 +236,12 @@ def _delete(path):
 
 
 def _make_room(folder, size):
-    """Delete what processes that were killed left behind, and then the files that were not used for the longest time."""
+    """Delete what processes that were killed left behind, then the files that were not used for the longest time."""
     for entry in entries(folder):
         if entry.path.suffix == PART:
             _delete(entry.path)
     oldest_first = entries(folder)
-    total, allowed, free = sum(entry.size for entry in oldest_first), limit(folder), shutil.disk_usage(folder).free
+    total, allowed, free = sum(entry.size for entry in oldest_first), limit(folder), _disk(folder).free
     excess = max(total + size - allowed, size + RESERVE - free)
     if excess <= total:  # else deleting would not help
         for entry in oldest_first:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import Stopped
 from . import packed_cache
-from .events import Packing, StopFlag
+from .events import Packing, StopFlag, finish
 from .models import architecture
 from .packed import Packer
 
@@ -43,12 +43,7 @@ class Weights:
 
 def load_weights(gguf) -> Weights:
     """As `packing`, without the events."""
-    steps = packing(gguf)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return finish(packing(gguf))
 
 
 def packing(gguf, stop: StopFlag | None = None):
@@ -81,8 +76,8 @@ def packing(gguf, stop: StopFlag | None = None):
             return Weights(model, data, packed_cache.path(folder, key))
         except OSError as error:
             notice = (
-                f"The weights of {gguf.path.stem} are laid out in memory, {packer.size / 1e9:.1f} GB, and will be again "
-                f"the next time, for the cache in {folder} does not take them: {error.strerror or error}."
+                f"The weights of {gguf.path.stem} are laid out in memory, {packer.size / 1e9:.1f} GB, now and the next "
+                f"time: the cache in {folder} cannot take them ({error.strerror or error})."
             )
     return Weights(model, (yield from _in_memory(packer, stop)), notice=notice)
 

@@ -57,8 +57,8 @@ def test_the_output_says_what_made_the_reply(kernel, default_model):
 
 
 def test_the_model_is_loaded_once(fresh_kernel):
-    fresh_kernel.run("import nbllm.model as m\nloads = []\nreal = m.load\n"
-               "def counted(*args, **named):\n    loads.append(args)\n    return real(*args, **named)\nm.load = counted")
+    fresh_kernel.run("import nbllm.model as m\nloads = []\nreal = m.loading\n"
+               "def counted(*args, **named):\n    loads.append(args)\n    return real(*args, **named)\nm.loading = counted")
     first = fresh_kernel.run("%%chat --max-tokens 4\nhello")
     second = fresh_kernel.run("%%chat --max-tokens 4\nand again")
     assert fresh_kernel.value("len(loads)") == 1

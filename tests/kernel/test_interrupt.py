@@ -4,11 +4,11 @@ import pytest
 
 SLOW_LOAD = """
 import time, nbllm.jupyter.session as s
-real = s.load
-def load(*arguments, **named):
+real = s.loading
+def loading(*arguments, **named):
     time.sleep(3)
-    return real(*arguments, **named)
-s.load = load
+    return (yield from real(*arguments, **named))
+s.loading = loading
 """
 MESSAGES = "__import__('nbllm.jupyter.session').jupyter.session.running().chat.messages"
 LONG = "%%chat --max-tokens 2000 -t 1\nCount from one to one thousand, in words, one number a line."

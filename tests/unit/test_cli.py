@@ -39,7 +39,7 @@ def loads(monkeypatch):
     def loads(*replies, **engine):
         fake = fake_model(*replies, **engine)
         fake.asked = []
-        monkeypatch.setattr(model, "load", lambda *arguments: fake.asked.append(arguments) or fake)
+        monkeypatch.setattr(model, "load", lambda *arguments, **named: fake.asked.append(arguments) or fake)
         return fake
 
     return loads
@@ -196,6 +196,7 @@ def test_info_about_a_model_tells_what_it_takes(run, loads):
     assert lines["context"] == "4,096 tokens"
     assert lines["memory"] == "weights 3 MB, cache 2 MB"
     assert lines["threads"].startswith("1 of ")
+    assert lines["packed"] == "3 MB, in this process's own memory"
     assert fake.asked == [("m",)]
 
 
