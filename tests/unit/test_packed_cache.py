@@ -356,11 +356,19 @@ def test_a_folder_that_cannot_be(folder, tiny_model, in_memory):
     in_memory_with_one_notice(tiny_model, in_memory, str(folder))
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_only_be_read(folder, tiny_model, in_memory):
-    folder.mkdir()
+def test_a_folder_that_may_only_be_read_serves_what_it_has(folder, tiny_model, in_memory):
+    path = weights(tiny_model).path
     folder.chmod(0o500)
-    in_memory_with_one_notice(tiny_model, in_memory, os.strerror(errno.EACCES))
+    if os.access(folder, os.W_OK):
+        pytest.skip("this user may write everywhere")
+    try:
+        assert weights(tiny_model).path == path
+        other = write_llama(folder.parent / "other.gguf", seed=5)
+        got = weights(other)
+        assert got.path is None and os.strerror(errno.EACCES) in got.notice
+        assert [entry.path for entry in packed_cache.clear(folder)[1]] == [path]
+    finally:
+        folder.chmod(0o700)
 
 
 def test_the_notice_comes_once_on_standard_error(folder, tiny_model, capsys, monkeypatch):
