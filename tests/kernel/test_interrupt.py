@@ -10,6 +10,19 @@ def loading(*arguments, **named):
     return (yield from real(*arguments, **named))
 s.loading = loading
 """
+SLOW_PACKING = """
+import os, time
+from nbllm.runtime import packed_cache
+from nbllm.runtime.packed import Packer
+os.environ["NBLLM_CACHE"] = {folder!r}
+packed_cache.SYNC = 1
+pack = Packer.pack
+def slow(self):
+    for piece in pack(self):
+        time.sleep(0.05)
+        yield piece
+Packer.pack = slow
+"""
 MESSAGES = "__import__('nbllm.jupyter.session').jupyter.session.running().chat.messages"
 LONG = "%%chat --max-tokens 2000 -t 1\nCount from one to one thousand, in words, one number a line."
 
@@ -61,6 +74,18 @@ def test_while_loading_and_the_model_is_there_for_the_next_question(fresh_kernel
     assert cell.text == "" and fresh_kernel.stray(1) == []
     assert fresh_kernel.run("%%chat --max-tokens 2\nhello").made["generated_tokens"] == 2
     assert len(fresh_kernel.value(MESSAGES)) == 2
+
+
+def test_while_laying_out_the_weights_nothing_of_them_stays_and_the_next_question_does_it_again(
+    fresh_kernel, stopped, tmp_path
+):
+    fresh_kernel.run(SLOW_PACKING.format(folder=str(tmp_path)))
+    cell = fresh_kernel.start("%%chat\nhello").until(lambda cell: "laying out weights: 1%" in str(cell.updates))
+    stopped(fresh_kernel, cell)
+    assert cell.error == ["Stopped while laying out weights."]
+    fresh_kernel.run("Packer.pack = pack\npacked_cache.SYNC = 1 << 25")
+    assert fresh_kernel.run("%%chat --max-tokens 2\nhello").made["generated_tokens"] == 2
+    assert [path.suffix for path in tmp_path.iterdir()] == [".packed"]
 
 
 def test_while_changing_the_model_the_old_one_stays(fresh_kernel, stopped, tiny_model):

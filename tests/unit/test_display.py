@@ -12,7 +12,7 @@ from nbllm.chat.conversation import Notice
 from nbllm.jupyter import display
 from nbllm.jupyter.session import Answering, Loading
 from nbllm.model import Text
-from nbllm.runtime.events import Done, Prefill, Stats
+from nbllm.runtime.events import Done, Packing, Prefill, Stats
 from nbllm.runtime.options import Sampling
 
 STATS = Stats(prompt_tokens=43, reused_tokens=31, generated_tokens=87, prefill_seconds=0.5, decode_seconds=2.0)
@@ -99,6 +99,13 @@ def test_the_footer_tells_why_a_reply_was_cut(notebook, reason, told):
 def test_a_download_shows_how_far_it_is(notebook):
     _, states = notebook([Pulling("tiny", 0, 200_000_000), *events("x")])
     assert states[0].data["text/markdown"] == "*downloading tiny (200 MB): 0%*"
+
+
+def test_packing_shows_how_far_it_is(notebook):
+    output, states = notebook([Loading("tiny"), Packing(37, 100), Packing(40, 100)])
+    assert states[1].data["text/markdown"] == "*laying out weights: 37%*"
+    _, states = notebook([Loading("tiny"), Packing(37, 100), *events("x")])
+    assert states[-1].data["text/plain"] == "x"
 
 
 def test_notices_stay_above_the_reply(notebook):
