@@ -23,6 +23,10 @@ SHAPES = {  # width, feed-forward, layers, heads, key/value heads, vocabulary
 }
 CONTEXT = 4096
 TYPES = {kind.name: kind for kind in BLOCK_TYPES.values() if kind.name in LAYOUTS}
+FILE_TYPES = {  # block type -> general.file_type, which some engines insist on
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 12, "Q4_K": 15,
+    "Q5_K": 17, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30, "BF16": 32,
+}  # fmt: skip
 OUTPUT = {"Q4_0": "Q6_K", "Q4_K": "Q6_K"}
 MINIMA = {  # block type -> the field of the minimum, and how much of the scale makes the mean zero
     "Q4_1": ("m", -7.5), "Q5_1": ("m", -15.5), "Q2_K": ("dmin", 1.5), "Q4_K": ("dmin", 7.5), "Q5_K": ("dmin", 15.5),
@@ -67,7 +71,7 @@ def tensors(shape, kind, output):
     yield "output.weight", ((vocab, width), output)
 
 
-def metadata(shape):
+def metadata(shape, kind):
     width, feed_forward, layers, heads, kv_heads, vocab = SHAPES[shape]
     tokenizer = tiny_gguf.tokenizer_metadata()
     tokens = tokenizer["tokenizer.ggml.tokens"]
@@ -75,6 +79,8 @@ def metadata(shape):
     return {
         "general.architecture": "llama",
         "general.name": f"random {shape}",
+        "general.file_type": FILE_TYPES[kind],
+        "general.quantization_version": 2,
         "llama.context_length": CONTEXT,
         "llama.embedding_length": width,
         "llama.block_count": layers,
@@ -88,6 +94,7 @@ def metadata(shape):
         **tokenizer,
         "tokenizer.ggml.pre": "gpt-2",  # which old engines know too
         "tokenizer.ggml.tokens": tokens + more,
+        "tokenizer.ggml.padding_token_id": 2,
         "tokenizer.ggml.token_type": np.append(tokenizer["tokenizer.ggml.token_type"], np.ones(len(more), np.int32)),
     }
 
@@ -98,7 +105,7 @@ def write(path, shape, kind, output=None, seed=0):
     layout = dict(tensors(shape, TYPES[kind], TYPES[output or OUTPUT.get(kind, kind)]))
     sizes = {name: (dims, of.id, int(np.prod(dims)) // of.elements * of.bytes) for name, (dims, of) in layout.items()}
     with open(path, "wb") as file:
-        file.write(tiny_gguf.gguf_head(metadata(shape), sizes))
+        file.write(tiny_gguf.gguf_head(metadata(shape, kind), sizes))
         for dims, of in layout.values():
             data = random_rows(random, of, *dims) if len(dims) == 2 else np.ones(dims, np.float32)
             file.write(data.tobytes() + bytes(-data.nbytes % 32))

@@ -70,8 +70,8 @@ class OpenVINO:
 
         try:
             self._pipe = genai.LLMPipeline(path, "CPU", INFERENCE_NUM_THREADS=threads)
-        except RuntimeError as error:
-            raise Refused(str(error).strip().splitlines()[-1]) from error
+        except Exception as error:  # of many kinds
+            raise Refused((str(error).strip().splitlines() or [repr(error)])[-1]) from error
         self._ov, self._genai = ov, genai
         self._random = np.random.default_rng(0)
 
@@ -94,7 +94,7 @@ class GPT4All:
 
         try:
             self._model = gpt4all.GPT4All(path, allow_download=False, device="cpu", n_threads=threads, n_ctx=CONTEXT)
-        except Exception as error:  # it raises nothing more special
+        except Exception as error:  # of no kind of its own
             raise Refused(str(error)) from error
         self._read = 0
         self._model.model._prompt_callback = self._count
