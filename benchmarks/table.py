@@ -24,12 +24,13 @@ def table(results):
     first = results["models"][0]
     machine = first["machine"]
     memory = f", {machine['memory_bytes'] / 2**30:.0f} GiB of memory" if machine["memory_bytes"] else ""
+    load = "" if machine["load"] is None else f"; load before {machine['load']:.1f}"
     versions = ", ".join(sorted({version for model in results["models"] for version in model["versions"]}))
     lines = [
         "# Speed",
         "",
         f"{machine['processor']} ({', '.join(machine['features'])}), {first['threads']} threads of "
-        f"{machine['processors']} processors{memory}, {machine['system']}; {first['date']}.",
+        f"{machine['processors']} processors{memory}, {machine['system']}; {first['date']}{load}.",
         f"nbllm {first['nbllm']} with its kernels for {first['kernels']}{'; ' + versions if versions else ''}.",
         "",
         f"Tokens per second; rounds, in which the engines took turns: {results['rounds']}, of which medians are shown.",

@@ -60,12 +60,13 @@ def _seconds(kernel, *arguments):
 
 
 def describe() -> dict:
-    """The processor and the system: JSON values."""
+    """The processor and the system, and how many others want to run on it (its load): JSON values."""
     return {
         "processor": _processor(),
         "features": [name for name, has in ops.cpu_features().items() if has],
         "processors": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None,
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
     }
 

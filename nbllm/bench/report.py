@@ -104,6 +104,7 @@ def bench(model=None, threads=None, progress=lambda line: None) -> dict:
     """
     path = find(model)
     threads = ops.threads()[0] if threads is None else threads
+    where = machine.describe()  # before there is any load of our own
 
     progress("a first load")
     first = measure(path, threads, watch=True)  # it may have to pack the weights, so its time is no figure
@@ -139,7 +140,7 @@ def bench(model=None, threads=None, progress=lambda line: None) -> dict:
         "nbllm": nbllm.__version__,
         "kernels": ops.variant().name,
         "threads": threads,
-        "machine": machine.describe(),
+        "machine": where,
         "model": {"file": path.name, "bytes": path.stat().st_size} | {"work": asdict(size)},
         "figures": figures,
         "missing": missing,
@@ -150,10 +151,11 @@ def bench(model=None, threads=None, progress=lambda line: None) -> dict:
 
 def text(report) -> str:
     """A report as lines, without an end of line after the last."""
+    load = report["machine"]["load"]
     lines = [
         f"{report['model']['file']}, {report['model']['work']['bytes'] / 1e6:,.0f} MB of weights a token",
         f"nbllm {report['nbllm']}, kernels {report['kernels']}, {report['threads']} threads of "
-        f"{report['machine']['processors']} processors, {report['machine']['processor']}, {report['date']}",
+        f"{report['machine']['processors']} processors, {report['machine']['processor']}, {report['date']}{'' if load is None else f', load before {load:.1f}'}",
         "",
     ]
     for name, (title, how, unit) in LIMITS.items():

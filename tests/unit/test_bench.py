@@ -17,7 +17,7 @@ WORK = Work(bytes=600, weights=1000, output_weights=512)
 LIMITS = {"read_bytes_s": 60_000.0, "int8_ops_s": 4_004_000.0}
 REPORT = {
     "date": "2026-01-02", "nbllm": "1.2", "kernels": "avx2", "threads": 2,
-    "machine": {"processors": 4, "processor": "P"},
+    "machine": {"processors": 4, "processor": "P", "load": 0.36},
     "model": {"file": "m.gguf", "bytes": 9, "work": {"bytes": 96_000_000, "weights": 1, "output_weights": 2}},
     "figures": dict.fromkeys(SHOWN) | {"load_s": 0.123, "prefill_512_tok_s": 1234.5, "private_bytes": 345_600_000},
     "missing": {name: "because" for name in SHOWN},
@@ -87,7 +87,7 @@ def test_work_counts_what_a_token_is_multiplied_with(tied, tmp_path):
 def test_text_tells_each_figure_its_part_of_the_limit_and_why_one_is_missing():
     lines = text(REPORT).splitlines()
     assert lines[0] == "m.gguf, 96 MB of weights a token"
-    assert lines[1] == "nbllm 1.2, kernels avx2, 2 threads of 4 processors, P, 2026-01-02"
+    assert lines[1] == "nbllm 1.2, kernels avx2, 2 threads of 4 processors, P, 2026-01-02, load before 0.4"
     rows = {line[:50].rstrip(): line[50:] for line in lines[3:]}
     assert len(rows) == len(lines) - 3 == len(SHOWN) + 2
     assert rows["limit: reading of memory"] == "36.0 GB/s"

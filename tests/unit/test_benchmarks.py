@@ -21,7 +21,7 @@ RESULTS = {
         "date": "2026-01-02", "nbllm": "1.2", "kernels": "avx2", "threads": 2, "versions": ["p 3.4"],
         "machine": {
             "processor": "P <9>", "features": ["AVX", "AVX2"], "processors": 4, "memory_bytes": 8 << 30,
-            "system": "Linux x",
+            "load": 0.25, "system": "Linux x",
         },
         "model": {"file": "m&m.gguf", "bytes": 9, "work": {"bytes": 500, "weights": 500, "output_weights": 0}},
         "limits": {"read_bytes_s": 50_000.0, "int8_ops_s": 1_000_000.0},  # 100 and 1,000 tokens per second
@@ -48,7 +48,7 @@ def part(monkeypatch):
 
 def test_table_has_medians_ratios_to_the_best_other_and_names_what_is_not_there(part):
     lines = part("table").table(RESULTS).splitlines()
-    assert "P <9> (AVX, AVX2), 2 threads of 4 processors, 8 GiB of memory, Linux x; 2026-01-02." in lines
+    assert "P <9> (AVX, AVX2), 2 threads of 4 processors, 8 GiB of memory, Linux x; 2026-01-02; load before 0.2." in lines
     assert "nbllm 1.2 with its kernels for avx2; p 3.4." in lines
     assert [line for line in lines if line.startswith("| m&m.gguf")] == [
         "| m&m.gguf | nbllm | 400 | 90.0 |",
