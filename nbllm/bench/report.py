@@ -151,11 +151,12 @@ def bench(model=None, threads=None, progress=lambda line: None) -> dict:
 
 def text(report) -> str:
     """A report as lines, without an end of line after the last."""
-    load = report["machine"]["load"]
+    where = report["machine"]
+    load = "" if where["load"] is None else f", load before {where['load']:.1f}"
     lines = [
         f"{report['model']['file']}, {report['model']['work']['bytes'] / 1e6:,.0f} MB of weights a token",
         f"nbllm {report['nbllm']}, kernels {report['kernels']}, {report['threads']} threads of "
-        f"{report['machine']['processors']} processors, {report['machine']['processor']}, {report['date']}{'' if load is None else f', load before {load:.1f}'}",
+        f"{where['processors']} processors, {where['processor']}, {report['date']}{load}",
         "",
     ]
     for name, (title, how, unit) in LIMITS.items():

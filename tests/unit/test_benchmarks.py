@@ -48,7 +48,8 @@ def part(monkeypatch):
 
 def test_table_has_medians_ratios_to_the_best_other_and_names_what_is_not_there(part):
     lines = part("table").table(RESULTS).splitlines()
-    assert "P <9> (AVX, AVX2), 2 threads of 4 processors, 8 GiB of memory, Linux x; 2026-01-02; load before 0.2." in lines
+    assert lines[2].startswith("P <9> (AVX, AVX2), 2 threads of 4 processors, 8 GiB of memory, Linux x;")
+    assert lines[2].endswith("; 2026-01-02; load before 0.2.")
     assert "nbllm 1.2 with its kernels for avx2; p 3.4." in lines
     assert [line for line in lines if line.startswith("| m&m.gguf")] == [
         "| m&m.gguf | nbllm | 400 | 90.0 |",
@@ -68,7 +69,8 @@ def test_table_has_medians_ratios_to_the_best_other_and_names_what_is_not_there(
 def test_table_without_other_engines_has_no_ratio(part):
     alone = json.loads(json.dumps(RESULTS))
     alone["models"][0]["speeds"] = {"nbllm": RESULTS["models"][0]["speeds"]["nbllm"], "away": {"absent": "gone"}}
-    assert "| m&m.gguf | **nbllm over the best other** | no other engine | no other engine |" in part("table").table(alone)
+    expected = "| m&m.gguf | **nbllm over the best other** | no other engine | no other engine |"
+    assert expected in part("table").table(alone)
 
 
 def test_plot_draws_each_speed_as_its_part_of_the_limit(part):
