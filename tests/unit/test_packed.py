@@ -1,13 +1,26 @@
 """The packed layouts: sixteen rows side by side, nothing lost, and the rows of the file found in them again."""
 
+import hashlib
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from tiny_gguf import ENCODERS, gguf_bytes
 
 from nbllm.errors import ModelFileError
+from nbllm.formats.blocks import BLOCK_TYPES
 from nbllm.formats.gguf import open_gguf
 from nbllm.runtime import packed
 from nbllm.runtime.packed import Packer, rows
+
+
+# Of what random blocks of each type become in this layout; see the last test.
+LAYOUT, DIGESTS = 1, {
+    "F32": "373ba785bc60984b", "F16": "c289ac159de7c1f3", "BF16": "c289ac159de7c1f3", "Q4_0": "c32c356c95f33ab5",
+    "Q4_1": "69ef1d8923995cef", "Q5_0": "f1f800db3928ca9c", "Q5_1": "f5b46b7caad94302", "Q8_0": "1fd989bea16a3d58",
+    "Q2_K": "53eb08022dd568b8", "Q3_K": "fae770d56bb154f1", "Q4_K": "424f320b24dbdf30", "Q5_K": "5dd6f8e9687ec955",
+    "Q6_K": "378594f238dd86e3", "IQ4_NL": "c32c356c95f33ab5", "IQ4_XS": "5ce4ef254d95e23d",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -81,6 +94,18 @@ def test_vectors_and_matrices_lie_at_whole_cache_lines(tensor):
     assert all(place.offset % 64 == 0 for place in (first, matrix, last))
     data = pack(packer)
     assert data[: 3 * 4].view(np.float32).tolist() == [1, 2, 3] and data[last.offset :].view(np.float32)[0] == 4
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BLOCK_TYPES.values() if kind.name in packed.LAYOUTS], ids=str)
+def test_whoever_changes_a_layout_gives_it_another_number(kind):
+    """Caches hold what was packed before. When this fails, raise `packed.LAYOUT` and record the new digests here."""
+    data = np.random.RandomState(0).randint(0, 256, 40 * 512 // kind.elements * kind.bytes).astype(np.uint8)
+    source = SimpleNamespace(
+        name="t", shape=(40, 512), block_type=kind, nbytes=data.size, read=lambda start, stop: data[start:stop]
+    )
+    packer = Packer()
+    packer.matrix(source)
+    assert (packed.LAYOUT, hashlib.sha256(pack(packer)).hexdigest()[:16]) == (LAYOUT, DIGESTS[kind.name])
 
 
 def test_what_no_kernel_computes_is_refused_by_name(tensor):
