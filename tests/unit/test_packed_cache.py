@@ -377,6 +377,24 @@ def test_the_notice_comes_once_on_standard_error(folder, tiny_model, capsys, mon
         assert model.notice and capsys.readouterr().err == f"nbllm: {model.notice}\n"
 
 
+def test_a_session_tells_of_the_packing_and_of_its_trouble_once(folder, tiny_model, monkeypatch):
+    from nbllm.chat.conversation import Notice
+    from nbllm.jupyter.config import NbLLM
+    from nbllm.jupyter.session import Answering, Loading, Session
+
+    monkeypatch.setenv("NBLLM_CACHE_GB", "0")
+    session = Session(NbLLM(model=str(tiny_model)))
+    try:
+        turns = [session.submit(session.ask("hello", session.sampling(max_tokens=1))).wait() for _ in range(2)]
+        notice = Notice(session.model.notice)
+    finally:
+        session.close()
+    kinds = [type(event) for event in turns[0]]
+    assert kinds[0] is Loading and set(kinds[1 : kinds.index(Notice)]) == {Packing}
+    assert kinds[kinds.index(Notice) + 1] is Answering
+    assert turns[0].count(notice) == 1 and notice not in turns[1]
+
+
 # ---- the bound
 
 
