@@ -5,7 +5,6 @@ Rows are stretches of flat arrays. Knows nothing of matrices, threads or layers.
 
 from lanes import (
     add,
-    add_i32,
     div,
     fma,
     largest,
@@ -51,23 +50,27 @@ def exp(v):
     return select_greater(v, splat_f32(-87.0), mul(p, pow2(n)), splat_f32(0.0))
 
 
-def quantise(f, i, n, x, xd, xs, xm):
-    """The n floats of f at i as int8 at the same place in x; per 32 of them, at i / 32: scale, sum, scale * sum."""
+def quantise(act, i, n):
+    """The n floats at i as int8 at the same place, with the scale and the sums of every 32 of them (`matmul.py`)."""
+    f, x, xd, xs, xm, xl, xr = act
     for b in range(i // 32, (i + n) // 32):
-        low = load_f32(f, b * 32)
-        high = load_f32(f, b * 32 + 16)
-        peak = splat_f32(max_f32(largest(magnitude(low), magnitude(high))))
+        left = load_f32(f, b * 32)
+        right = load_f32(f, b * 32 + 16)
+        peak = splat_f32(max_f32(largest(magnitude(left), magnitude(right))))
         zero = splat_f32(0.0)
         scale = div(peak, splat_f32(127.0))
         inverse = select_greater(peak, zero, div(splat_f32(127.0), largest(peak, splat_f32(1e-30))), zero)
-        low_q = round_i32(mul(low, inverse))
-        high_q = round_i32(mul(high, inverse))
-        store_i8(x, b * 32, low_q)
-        store_i8(x, b * 32 + 16, high_q)
-        total = sum_i32(add_i32(low_q, high_q))
+        left_q = round_i32(mul(left, inverse))
+        right_q = round_i32(mul(right, inverse))
+        store_i8(x, b * 32, left_q)
+        store_i8(x, b * 32 + 16, right_q)
+        left_sum = sum_i32(left_q)
+        right_sum = sum_i32(right_q)
         xd[b] = scalar(scale)
-        xs[b] = total
-        xm[b] = scalar(mul(scale, to_f32(splat_i32(total))))
+        xs[b] = left_sum + right_sum
+        xm[b] = scalar(mul(scale, to_f32(splat_i32(left_sum + right_sum))))
+        xl[b] = scalar(mul(scale, to_f32(splat_i32(left_sum))))
+        xr[b] = scalar(mul(scale, to_f32(splat_i32(right_sum))))
 
 
 def rms_norm(f, src, dst, n, w, o, eps):

@@ -12,6 +12,7 @@ import numpy as np
 
 LANES = 16
 WRITES = frozenset({"store_f32", "store_f16", "store_i8", "put_f16", "take", "barrier"})  # all other functions are pure
+IQ4_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
 FUSED = True  # whether `fma` rounds once: True wherever the processor has such an instruction
 
 
@@ -20,7 +21,17 @@ def _view(a, i, count, dtype):
     return a[i : i + count * dtype.itemsize // a.itemsize].view(dtype)
 
 
+def wide():
+    """Whether the processor has registers for eight tokens side by side, or else for four."""
+    return False
+
+
 # memory
+
+
+def view(a):
+    """The array a as the other functions take it: compiled, nothing but its address, which costs nothing to hand on."""
+    return a
 
 
 def load_u8(a, i):
@@ -41,6 +52,16 @@ def load_f16(a, i):
 def load_bf16(a, i):
     """The 16 bfloat16 numbers at i, widened."""
     return (_view(a, i, 16, np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def widen_u8(a, i):
+    """The 16 unsigned bytes at i as an i32."""
+    return _view(a, i, 16, np.uint8).astype(np.int32)
+
+
+def widen_i8(a, i):
+    """The 16 signed bytes at i as an i32."""
+    return _view(a, i, 16, np.int8).astype(np.int32)
 
 
 def store_f32(a, i, v):
@@ -101,14 +122,19 @@ def barrier(a, stop, threads):
 # 8-bit products
 
 
-def lo4(w):
-    """The low nibble of every byte."""
-    return w & np.uint8(15)
+def bits(w, n, mask):
+    """Some bits of every byte: (w >> n) & mask, where the mask leaves nothing of the byte above."""
+    return w >> np.uint8(n) & np.uint8(mask)
 
 
-def hi4(w):
-    """The high nibble of every byte."""
-    return w >> np.uint8(4)
+def join(low, high, n):
+    """Every byte low | high << n, which must fit in a byte."""
+    return low | high << np.uint8(n)
+
+
+def iq4(w):
+    """The int8 values that IQ4_NL and IQ4_XS give to the codes 0 to 15, for every byte."""
+    return IQ4_VALUES[w].view(np.uint8)
 
 
 def zero_acc():
@@ -116,16 +142,16 @@ def zero_acc():
     return np.zeros(16, np.int32)
 
 
-def dot4_u4(acc, w, x, j):
-    """acc[l] + the sum over c < 4 of w[4l+c] * x[j+c], for bytes w below 16 and an int8 array x within +-127.
+def dot4(acc, w, x, j):
+    """acc[l] + the sum over c < 4 of w[4l+c] * x[j+c], for bytes w and an int8 array x within +-127.
 
-    At most eight of these may follow one `zero_acc`: some instruction sets sum in 16 bits.
+    Some instruction sets sum in 16 bits: the largest w of all calls after one `zero_acc` may add up to 128 at most.
     """
     return acc + w.reshape(16, 4).astype(np.int32) @ x[j : j + 4].astype(np.int32)
 
 
 def widen(acc):
-    """The sums of `dot4_u4` as an i32."""
+    """The sums of `dot4` as an i32."""
     return acc
 
 
@@ -135,7 +161,7 @@ def zero_i8(total):
 
 
 def dot4_i8(acc, w, x, j):
-    """As `dot4_u4`, for bytes w that are int8; the sums are an i32 begun by `zero_i8`."""
+    """As `dot4`, for bytes w that are int8 above -128; the sums are an i32 begun by `zero_i8`."""
     return acc + w.view(np.int8).reshape(16, 4).astype(np.int32) @ x[j : j + 4].astype(np.int32)
 
 
@@ -155,6 +181,16 @@ def splat_f32(x):
 def add_i32(a, b):
     """a + b, lane by lane."""
     return a + b
+
+
+def and_i32(v, mask):
+    """v & mask, lane by lane."""
+    return v & np.int32(mask)
+
+
+def shift_i32(v, n):
+    """v >> n, lane by lane."""
+    return v >> np.int32(n)
 
 
 def to_f32(v):

@@ -7,7 +7,7 @@ held against. Knows no model and no clock.
 from lanes import (
     add,
     add_i32,
-    dot4_u4,
+    dot4,
     largest,
     load_f32,
     load_u8,
@@ -67,12 +67,12 @@ def products(q, x, j):
     a4 = zero_acc()
     a5 = zero_acc()
     for v in range(8):
-        a0 = dot4_u4(a0, q, x, j + 4 * v)
-        a1 = dot4_u4(a1, q, x, j + 64 + 4 * v)
-        a2 = dot4_u4(a2, q, x, j + 128 + 4 * v)
-        a3 = dot4_u4(a3, q, x, j + 192 + 4 * v)
-        a4 = dot4_u4(a4, q, x, j + 256 + 4 * v)
-        a5 = dot4_u4(a5, q, x, j + 320 + 4 * v)
+        a0 = dot4(a0, q, x, j + 4 * v)
+        a1 = dot4(a1, q, x, j + 64 + 4 * v)
+        a2 = dot4(a2, q, x, j + 128 + 4 * v)
+        a3 = dot4(a3, q, x, j + 192 + 4 * v)
+        a4 = dot4(a4, q, x, j + 256 + 4 * v)
+        a5 = dot4(a5, q, x, j + 320 + 4 * v)
     s0 = add_i32(widen(a0), widen(a1))
     s1 = add_i32(widen(a2), widen(a3))
     s2 = add_i32(widen(a4), widen(a5))

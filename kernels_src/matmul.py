@@ -1,234 +1,368 @@
-"""Products of a packed matrix with activations, sixteen rows at a time.
+"""Products of a packed matrix with activations: one function for each block type.
 
-Each function here makes one group of sixteen outputs, for one token or for four, from one group of packed rows. A
-token's sums are made in the same order whichever function makes them, so its bits do not depend on its company. Knows
+A function makes one group of sixteen outputs for the tokens of a tile (`tiles.py`), from one group of packed rows. Knows
 nothing of threads, of layers, or of where its arrays come from; `nbllm/runtime/packed.py` writes the packed layouts.
 
-Names, for a matrix of nb blocks of 32 columns: w is the packed bytes and o where the group begins in them; x the int8
-activations, xd the scale of each block of 32 of them, xs their sum, xm = xd * xs. i is a token's first block. For
-matrices of plain floats, n is the number of columns, f the float activations and j where a token begins in them.
+In a group of nb blocks of 32 columns, the scales of all blocks come first, and then the quants of all blocks; each such part
+begins at a multiple of 64 bytes. A block's quants are cut into chunks of 64 bytes, 4 columns of 16 rows; chunk v holds the
+columns 4v to 4v + 3 of the block. Types of 256 columns a block are cut into blocks of 32, too: their half-precision numbers
+come first, then the scales of all blocks of 32 in 8 bits, then the quants.
+
+w : the packed bytes, and o where the group begins in them.  i : the tokens' first block.  act : the activations: f as floats;
+x as int8; and of every 32 of these, xd their scale, xs their sum, xm their scaled sum, xl and xr that of the first 16 and of
+the last.
 """
 
 from lanes import (
-    add_i32,
-    dot4_i8,
-    dot4_u4,
-    fma,
-    hi4,
-    lo4,
+    and_i32,
+    bits,
+    iq4,
+    join,
     load_bf16,
     load_f16,
     load_f32,
     load_u8,
     mul,
+    shift_i32,
     splat_f32,
-    splat_i32,
+    sub,
     to_f32,
-    widen,
-    zero_acc,
-    zero_i8,
+    widen_i8,
+    widen_u8,
 )
 
-# the integer products of one block of 32 columns
+# the unpacking steps: chunk v of a block whose quants are at q
 
 
-def nibbles_1(w, o, x, j):
-    a = zero_acc()
-    for v in range(4):
-        q = load_u8(w, o + 64 * v)
-        a = dot4_u4(a, lo4(q), x, j + 4 * v)
-        a = dot4_u4(a, hi4(q), x, j + 16 + 4 * v)
-    return widen(a)
+def nibble(w, q, v):
+    """4 bits: 4 x 64 bytes with the chunks 0 to 3 low and 4 to 7 high"""
+    if v < 4:
+        return bits(load_u8(w, q + 64 * v), 0, 15)
+    return bits(load_u8(w, q + 64 * (v - 4)), 4, 15)
 
 
-def nibbles_4(w, o, x, j0, j1, j2, j3):
-    a0 = zero_acc()
-    a1 = zero_acc()
-    a2 = zero_acc()
-    a3 = zero_acc()
-    for v in range(4):
-        q = load_u8(w, o + 64 * v)
-        low = lo4(q)
-        a0 = dot4_u4(a0, low, x, j0 + 4 * v)
-        a1 = dot4_u4(a1, low, x, j1 + 4 * v)
-        a2 = dot4_u4(a2, low, x, j2 + 4 * v)
-        a3 = dot4_u4(a3, low, x, j3 + 4 * v)
-        high = hi4(q)
-        a0 = dot4_u4(a0, high, x, j0 + 16 + 4 * v)
-        a1 = dot4_u4(a1, high, x, j1 + 16 + 4 * v)
-        a2 = dot4_u4(a2, high, x, j2 + 16 + 4 * v)
-        a3 = dot4_u4(a3, high, x, j3 + 16 + 4 * v)
-    return widen(a0), widen(a1), widen(a2), widen(a3)
+def five(w, q, v):
+    """nibbles, then 64 bytes with the fifth bit of chunk v in bit v"""
+    return join(nibble(w, q, v), bits(load_u8(w, q + 256), v, 1), 4)
 
 
-def bytes_1(w, o, x, j, total):
-    a = zero_i8(total)
-    for v in range(8):
-        a = dot4_i8(a, load_u8(w, o + 64 * v), x, j + 4 * v)
+def pair(w, q, v):
+    """2 bits: 2 x 64 bytes, with chunk v in the bits from 2 * (v % 4) on"""
+    return bits(load_u8(w, q + v // 4 * 64), v % 4 * 2, 3)
+
+
+def three(w, q, v):
+    """pairs of bits, then 64 bytes with the third bit of chunk v in bit v"""
+    return join(pair(w, q, v), bits(load_u8(w, q + 128), v, 1), 2)
+
+
+def six(w, q, v):
+    """nibbles, then their upper two bits as pairs"""
+    return join(nibble(w, q, v), pair(w, q + 256, v), 4)
+
+
+def byte(w, q, v):
+    return load_u8(w, q + 64 * v)
+
+
+def level(w, q, v):
+    return iq4(nibble(w, q, v))
+
+
+# the products of a block's chunks with the activations; chunks that share bytes follow each other
+
+
+def sum_small(tile, chunk, w, q, x, i, b):
+    """of values up to 15"""
+    zero, dot, widen, plus = tile[1]
+    s = zero()
+    s = dot(s, chunk(w, q, 0), x, i, b * 32)
+    s = dot(s, chunk(w, q, 4), x, i, b * 32 + 16)
+    s = dot(s, chunk(w, q, 1), x, i, b * 32 + 4)
+    s = dot(s, chunk(w, q, 5), x, i, b * 32 + 20)
+    s = dot(s, chunk(w, q, 2), x, i, b * 32 + 8)
+    s = dot(s, chunk(w, q, 6), x, i, b * 32 + 24)
+    s = dot(s, chunk(w, q, 3), x, i, b * 32 + 12)
+    s = dot(s, chunk(w, q, 7), x, i, b * 32 + 28)
+    return widen(s)
+
+
+def sum_half(tile, chunk, w, q, x, i, b, v):
+    """of values up to 31, and only of the chunks v to v + 3"""
+    zero, dot, widen, plus = tile[1]
+    k = b * 32 + v * 4
+    s = zero()
+    s = dot(s, chunk(w, q, v), x, i, k)
+    s = dot(s, chunk(w, q, v + 1), x, i, k + 4)
+    s = dot(s, chunk(w, q, v + 2), x, i, k + 8)
+    s = dot(s, chunk(w, q, v + 3), x, i, k + 12)
+    return widen(s)
+
+
+def sum_large_half(tile, chunk, w, q, x, i, b, v):
+    """of values up to 63, and only of the chunks v to v + 3"""
+    zero, dot, widen, plus = tile[1]
+    k = b * 32 + v * 4
+    s = zero()
+    s = dot(s, chunk(w, q, v), x, i, k)
+    s = dot(s, chunk(w, q, v + 1), x, i, k + 4)
+    r = zero()
+    r = dot(r, chunk(w, q, v + 2), x, i, k + 8)
+    r = dot(r, chunk(w, q, v + 3), x, i, k + 12)
+    return plus(widen(s), widen(r))
+
+
+def sum_medium(tile, chunk, w, q, x, i, b):
+    """of values up to 31"""
+    zero, dot, widen, plus = tile[1]
+    return plus(sum_half(tile, chunk, w, q, x, i, b, 0), sum_half(tile, chunk, w, q, x, i, b, 4))
+
+
+def sum_signed(tile, chunk, w, q, x, xs, i, b):
+    """of int8 values"""
+    zero_i8, dot_i8 = tile[2]
+    s = zero_i8(xs, i, b)
+    s = dot_i8(s, chunk(w, q, 0), x, i, b * 32)
+    s = dot_i8(s, chunk(w, q, 4), x, i, b * 32 + 16)
+    s = dot_i8(s, chunk(w, q, 1), x, i, b * 32 + 4)
+    s = dot_i8(s, chunk(w, q, 5), x, i, b * 32 + 20)
+    s = dot_i8(s, chunk(w, q, 2), x, i, b * 32 + 8)
+    s = dot_i8(s, chunk(w, q, 6), x, i, b * 32 + 24)
+    s = dot_i8(s, chunk(w, q, 3), x, i, b * 32 + 12)
+    return dot_i8(s, chunk(w, q, 7), x, i, b * 32 + 28)
+
+
+def after(o, size):
+    """where the part begins that follows one of that size"""
+    return o + (size + 63) // 64 * 64
+
+
+# block types of 32: a block's scales are 16 halves, followed by 16 halves of minima where the type has them
+
+
+def q4_0(tile, w, o, nb, act, i):
+    """(q - 8) * d"""
+    blank, less, scaled, offset = tile[0]
+    f, x, xd, xs, xm, xl, xr = act
+    q = after(o, nb * 32)
+    a = blank()
+    for b in range(nb):
+        s = less(sum_small(tile, nibble, w, q + b * 256, x, i, b), 8, xs, i, b)
+        a = scaled(a, s, load_f16(w, o + b * 32), xd, i, b)
     return a
 
 
-def bytes_4(w, o, x, j0, j1, j2, j3, t0, t1, t2, t3):
-    a0 = zero_i8(t0)
-    a1 = zero_i8(t1)
-    a2 = zero_i8(t2)
-    a3 = zero_i8(t3)
-    for v in range(8):
-        q = load_u8(w, o + 64 * v)
-        a0 = dot4_i8(a0, q, x, j0 + 4 * v)
-        a1 = dot4_i8(a1, q, x, j1 + 4 * v)
-        a2 = dot4_i8(a2, q, x, j2 + 4 * v)
-        a3 = dot4_i8(a3, q, x, j3 + 4 * v)
-    return a0, a1, a2, a3
-
-
-# one block added to a token's sums
-
-
-def scaled(a, s, d, xd):
-    return fma(mul(d, splat_f32(xd)), to_f32(s), a)
-
-
-def less_eight(s, xs):
-    """Q4_0 holds w + 8: take 8 times the sum of x away."""
-    return add_i32(s, splat_i32(-8 * xs))
-
-
-# Q4_0: nb x 16 half-precision scales, then nb x 256 bytes of nibbles
-
-
-def q4_0_1(w, o, nb, x, xd, xs, i):
-    qs = o + (nb * 32 + 63) // 64 * 64
-    a = splat_f32(0.0)
+def q4_1(tile, w, o, nb, act, i):
+    """q * d + m"""
+    blank, less, scaled, offset = tile[0]
+    f, x, xd, xs, xm, xl, xr = act
+    q = after(o, nb * 64)
+    a = blank()
     for b in range(nb):
-        s = less_eight(nibbles_1(w, qs + b * 256, x, (i + b) * 32), xs[i + b])
-        a = scaled(a, s, load_f16(w, o + b * 32), xd[i + b])
+        a = scaled(a, sum_small(tile, nibble, w, q + b * 256, x, i, b), load_f16(w, o + b * 64), xd, i, b)
+        a = offset(a, load_f16(w, o + b * 64 + 32), xm, i, b)
     return a
 
 
-def q4_0_4(w, o, nb, x, xd, xs, i0, i1, i2, i3):
-    qs = o + (nb * 32 + 63) // 64 * 64
-    a0 = splat_f32(0.0)
-    a1 = splat_f32(0.0)
-    a2 = splat_f32(0.0)
-    a3 = splat_f32(0.0)
+def q5_0(tile, w, o, nb, act, i):
+    """(q - 16) * d"""
+    blank, less, scaled, offset = tile[0]
+    f, x, xd, xs, xm, xl, xr = act
+    q = after(o, nb * 32)
+    a = blank()
     for b in range(nb):
-        s0, s1, s2, s3 = nibbles_4(w, qs + b * 256, x, (i0 + b) * 32, (i1 + b) * 32, (i2 + b) * 32, (i3 + b) * 32)
-        d = load_f16(w, o + b * 32)
-        a0 = scaled(a0, less_eight(s0, xs[i0 + b]), d, xd[i0 + b])
-        a1 = scaled(a1, less_eight(s1, xs[i1 + b]), d, xd[i1 + b])
-        a2 = scaled(a2, less_eight(s2, xs[i2 + b]), d, xd[i2 + b])
-        a3 = scaled(a3, less_eight(s3, xs[i3 + b]), d, xd[i3 + b])
-    return a0, a1, a2, a3
-
-
-# Q4_1: nb x (16 scales, 16 minima), then nb x 256 bytes of nibbles
-
-
-def q4_1_1(w, o, nb, x, xd, xm, i):
-    qs = o + nb * 64
-    a = splat_f32(0.0)
-    for b in range(nb):
-        s = nibbles_1(w, qs + b * 256, x, (i + b) * 32)
-        a = scaled(a, s, load_f16(w, o + b * 64), xd[i + b])
-        a = fma(load_f16(w, o + b * 64 + 32), splat_f32(xm[i + b]), a)
+        s = less(sum_medium(tile, five, w, q + b * 320, x, i, b), 16, xs, i, b)
+        a = scaled(a, s, load_f16(w, o + b * 32), xd, i, b)
     return a
 
 
-def q4_1_4(w, o, nb, x, xd, xm, i0, i1, i2, i3):
-    qs = o + nb * 64
-    a0 = splat_f32(0.0)
-    a1 = splat_f32(0.0)
-    a2 = splat_f32(0.0)
-    a3 = splat_f32(0.0)
+def q5_1(tile, w, o, nb, act, i):
+    """q * d + m"""
+    blank, less, scaled, offset = tile[0]
+    f, x, xd, xs, xm, xl, xr = act
+    q = after(o, nb * 64)
+    a = blank()
     for b in range(nb):
-        s0, s1, s2, s3 = nibbles_4(w, qs + b * 256, x, (i0 + b) * 32, (i1 + b) * 32, (i2 + b) * 32, (i3 + b) * 32)
+        a = scaled(a, sum_medium(tile, five, w, q + b * 320, x, i, b), load_f16(w, o + b * 64), xd, i, b)
+        a = offset(a, load_f16(w, o + b * 64 + 32), xm, i, b)
+    return a
+
+
+def q8_0(tile, w, o, nb, act, i):
+    """q * d"""
+    blank, less, scaled, offset = tile[0]
+    f, x, xd, xs, xm, xl, xr = act
+    q = after(o, nb * 32)
+    a = blank()
+    for b in range(nb):
+        a = scaled(a, sum_signed(tile, byte, w, q + b * 512, x, xs, i, b), load_f16(w, o + b * 32), xd, i, b)
+    return a
+
+
+def iq4_nl(tile, w, o, nb, act, i):
+    """level(q) * d"""
+    blank, less, scaled, offset = tile[0]
+    f, x, xd, xs, xm, xl, xr = act
+    q = after(o, nb * 32)
+    a = blank()
+    for b in range(nb):
+        a = scaled(a, sum_signed(tile, level, w, q + b * 256, x, xs, i, b), load_f16(w, o + b * 32), xd, i, b)
+    return a
+
+
+# the 2023 types of 16: two of their blocks make one of ours, and so have two times 16 scales, and minima after each
+
+
+def q4_2(tile, w, o, nb, act, i):
+    """(q - 8) * d"""
+    blank, less, scaled, offset = tile[0]
+    f, x, xd, xs, xm, xl, xr = act
+    q = after(o, nb * 64)
+    a = blank()
+    for b in range(nb):
         d = load_f16(w, o + b * 64)
-        m = load_f16(w, o + b * 64 + 32)
-        a0 = fma(m, splat_f32(xm[i0 + b]), scaled(a0, s0, d, xd[i0 + b]))
-        a1 = fma(m, splat_f32(xm[i1 + b]), scaled(a1, s1, d, xd[i1 + b]))
-        a2 = fma(m, splat_f32(xm[i2 + b]), scaled(a2, s2, d, xd[i2 + b]))
-        a3 = fma(m, splat_f32(xm[i3 + b]), scaled(a3, s3, d, xd[i3 + b]))
-    return a0, a1, a2, a3
-
-
-# Q8_0: nb x 16 scales, then nb x 512 bytes
-
-
-def q8_0_1(w, o, nb, x, xd, xs, i):
-    qs = o + (nb * 32 + 63) // 64 * 64
-    a = splat_f32(0.0)
-    for b in range(nb):
-        s = bytes_1(w, qs + b * 512, x, (i + b) * 32, xs[i + b])
-        a = scaled(a, s, load_f16(w, o + b * 32), xd[i + b])
+        a = scaled(a, sum_half(tile, nibble, w, q + b * 256, x, i, b, 0), d, xd, i, b)
+        a = offset(a, mul(d, splat_f32(-8.0)), xl, i, b)
+        d = load_f16(w, o + b * 64 + 32)
+        a = scaled(a, sum_half(tile, nibble, w, q + b * 256, x, i, b, 4), d, xd, i, b)
+        a = offset(a, mul(d, splat_f32(-8.0)), xr, i, b)
     return a
 
 
-def q8_0_4(w, o, nb, x, xd, xs, i0, i1, i2, i3):
-    qs = o + (nb * 32 + 63) // 64 * 64
-    a0 = splat_f32(0.0)
-    a1 = splat_f32(0.0)
-    a2 = splat_f32(0.0)
-    a3 = splat_f32(0.0)
+def q4_3(tile, w, o, nb, act, i):
+    """q * d + m"""
+    blank, less, scaled, offset = tile[0]
+    f, x, xd, xs, xm, xl, xr = act
+    q = after(o, nb * 128)
+    a = blank()
     for b in range(nb):
-        s0, s1, s2, s3 = bytes_4(
-            w, qs + b * 512, x, (i0 + b) * 32, (i1 + b) * 32, (i2 + b) * 32, (i3 + b) * 32,
-            xs[i0 + b], xs[i1 + b], xs[i2 + b], xs[i3 + b],
-        )  # fmt: skip
-        d = load_f16(w, o + b * 32)
-        a0 = scaled(a0, s0, d, xd[i0 + b])
-        a1 = scaled(a1, s1, d, xd[i1 + b])
-        a2 = scaled(a2, s2, d, xd[i2 + b])
-        a3 = scaled(a3, s3, d, xd[i3 + b])
-    return a0, a1, a2, a3
-
-
-# plain floats: n columns of 16 numbers; `load` widens one column of `size` bytes
-
-
-def floats_1(load, size, w, o, n, f, j):
-    a = splat_f32(0.0)
-    for k in range(n):
-        a = fma(load(w, o + k * size), splat_f32(f[j + k]), a)
+        a = scaled(a, sum_half(tile, nibble, w, q + b * 256, x, i, b, 0), load_f16(w, o + b * 128), xd, i, b)
+        a = offset(a, load_f16(w, o + b * 128 + 32), xl, i, b)
+        a = scaled(a, sum_half(tile, nibble, w, q + b * 256, x, i, b, 4), load_f16(w, o + b * 128 + 64), xd, i, b)
+        a = offset(a, load_f16(w, o + b * 128 + 96), xr, i, b)
     return a
 
 
-def floats_4(load, size, w, o, n, f, j0, j1, j2, j3):
-    a0 = splat_f32(0.0)
-    a1 = splat_f32(0.0)
-    a2 = splat_f32(0.0)
-    a3 = splat_f32(0.0)
-    for k in range(n):
-        c = load(w, o + k * size)
-        a0 = fma(c, splat_f32(f[j0 + k]), a0)
-        a1 = fma(c, splat_f32(f[j1 + k]), a1)
-        a2 = fma(c, splat_f32(f[j2 + k]), a2)
-        a3 = fma(c, splat_f32(f[j3 + k]), a3)
-    return a0, a1, a2, a3
+# block types of 256: 16 halves d (and 16 more, dmin, where the type has minima); then bytes for each block of 32
 
 
-# the same signature as the quantised products: f in the place of x, no scales
+def q4_k(tile, w, o, nb, act, i):
+    """q * scale * d - minimum * dmin; bytes: 16 scales, 16 minima"""
+    blank, less, scaled, offset = tile[0]
+    f, x, xd, xs, xm, xl, xr = act
+    at = after(o, nb * 8)
+    q = after(at, nb * 32)
+    a = blank()
+    for b in range(nb):
+        d, m = scale_and_minimum(w, o + b // 8 * 64, at + b * 32)
+        a = scaled(a, sum_small(tile, nibble, w, q + b * 256, x, i, b), d, xd, i, b)
+        a = offset(a, m, xm, i, b)
+    return a
 
 
-def f32_1(w, o, nb, f, xd, xs, i):
-    return floats_1(load_f32, 64, w, o, nb * 32, f, i * 32)
+def q5_k(tile, w, o, nb, act, i):
+    """as Q4_K"""
+    blank, less, scaled, offset = tile[0]
+    f, x, xd, xs, xm, xl, xr = act
+    at = after(o, nb * 8)
+    q = after(at, nb * 32)
+    a = blank()
+    for b in range(nb):
+        d, m = scale_and_minimum(w, o + b // 8 * 64, at + b * 32)
+        a = scaled(a, sum_medium(tile, five, w, q + b * 320, x, i, b), d, xd, i, b)
+        a = offset(a, m, xm, i, b)
+    return a
 
 
-def f32_4(w, o, nb, f, xd, xs, i0, i1, i2, i3):
-    return floats_4(load_f32, 64, w, o, nb * 32, f, i0 * 32, i1 * 32, i2 * 32, i3 * 32)
+def scale_and_minimum(w, o, at):
+    """d * scale and -dmin * minimum, from the halves at o and the bytes at `at`"""
+    d = mul(load_f16(w, o), to_f32(widen_u8(w, at)))
+    return d, mul(sub(splat_f32(0.0), load_f16(w, o + 32)), to_f32(widen_u8(w, at + 16)))
 
 
-def f16_1(w, o, nb, f, xd, xs, i):
-    return floats_1(load_f16, 32, w, o, nb * 32, f, i * 32)
+def q6_k(tile, w, o, nb, act, i):
+    """(q - 32) * scale * d; bytes: 2 x 16 signed scales, of 16 columns each"""
+    blank, less, scaled, offset = tile[0]
+    f, x, xd, xs, xm, xl, xr = act
+    at = after(o, nb * 4)
+    q = after(at, nb * 32)
+    a = blank()
+    for b in range(nb):
+        d = load_f16(w, o + b // 8 * 32)
+        left, right = mul(d, to_f32(widen_i8(w, at + b * 32))), mul(d, to_f32(widen_i8(w, at + b * 32 + 16)))
+        a = scaled(a, sum_large_half(tile, six, w, q + b * 384, x, i, b, 0), left, xd, i, b)
+        a = scaled(a, sum_large_half(tile, six, w, q + b * 384, x, i, b, 4), right, xd, i, b)
+        a = offset(a, mul(left, splat_f32(-32.0)), xl, i, b)
+        a = offset(a, mul(right, splat_f32(-32.0)), xr, i, b)
+    return a
 
 
-def f16_4(w, o, nb, f, xd, xs, i0, i1, i2, i3):
-    return floats_4(load_f16, 32, w, o, nb * 32, f, i0 * 32, i1 * 32, i2 * 32, i3 * 32)
+def q3_k(tile, w, o, nb, act, i):
+    """(q - 4) * scale * d; bytes: 2 x 16 signed scales, of 16 columns each"""
+    blank, less, scaled, offset = tile[0]
+    f, x, xd, xs, xm, xl, xr = act
+    at = after(o, nb * 4)
+    q = after(at, nb * 32)
+    a = blank()
+    for b in range(nb):
+        d = load_f16(w, o + b // 8 * 32)
+        left, right = mul(d, to_f32(widen_i8(w, at + b * 32))), mul(d, to_f32(widen_i8(w, at + b * 32 + 16)))
+        a = scaled(a, sum_half(tile, three, w, q + b * 192, x, i, b, 0), left, xd, i, b)
+        a = scaled(a, sum_half(tile, three, w, q + b * 192, x, i, b, 4), right, xd, i, b)
+        a = offset(a, mul(left, splat_f32(-4.0)), xl, i, b)
+        a = offset(a, mul(right, splat_f32(-4.0)), xr, i, b)
+    return a
 
 
-def bf16_1(w, o, nb, f, xd, xs, i):
-    return floats_1(load_bf16, 32, w, o, nb * 32, f, i * 32)
+def q2_k(tile, w, o, nb, act, i):
+    """q * scale * d - minimum * dmin; bytes: 2 x 16 with a scale low and a minimum high, of 16 columns each"""
+    blank, less, scaled, offset = tile[0]
+    f, x, xd, xs, xm, xl, xr = act
+    at = after(o, nb * 8)
+    q = after(at, nb * 32)
+    a = blank()
+    for b in range(nb):
+        d, m = load_f16(w, o + b // 8 * 64), sub(splat_f32(0.0), load_f16(w, o + b // 8 * 64 + 32))
+        left, right = widen_u8(w, at + b * 32), widen_u8(w, at + b * 32 + 16)
+        a = scaled(a, sum_half(tile, pair, w, q + b * 128, x, i, b, 0), mul(d, to_f32(and_i32(left, 15))), xd, i, b)
+        a = scaled(a, sum_half(tile, pair, w, q + b * 128, x, i, b, 4), mul(d, to_f32(and_i32(right, 15))), xd, i, b)
+        a = offset(a, mul(m, to_f32(shift_i32(left, 4))), xl, i, b)
+        a = offset(a, mul(m, to_f32(shift_i32(right, 4))), xr, i, b)
+    return a
 
 
-def bf16_4(w, o, nb, f, xd, xs, i0, i1, i2, i3):
-    return floats_4(load_bf16, 32, w, o, nb * 32, f, i0 * 32, i1 * 32, i2 * 32, i3 * 32)
+def iq4_xs(tile, w, o, nb, act, i):
+    """level(q) * scale * d; bytes: 16 signed scales"""
+    blank, less, scaled, offset = tile[0]
+    f, x, xd, xs, xm, xl, xr = act
+    at = after(o, nb * 4)
+    q = after(at, nb * 16)
+    a = blank()
+    for b in range(nb):
+        d = mul(load_f16(w, o + b // 8 * 32), to_f32(widen_i8(w, at + b * 16)))
+        a = scaled(a, sum_signed(tile, level, w, q + b * 256, x, xs, i, b), d, xd, i, b)
+    return a
+
+
+# plain floats: column after column of 16 numbers
+
+
+def floats(tile, load, size, w, o, nb, act, i):
+    blank, less, scaled, offset = tile[0]
+    column, put = tile[3]
+    a = blank()
+    for k in range(nb * 32):
+        a = column(a, load(w, o + k * size), act[0], i, k)
+    return a
+
+
+def f32(tile, w, o, nb, act, i):
+    return floats(tile, load_f32, 64, w, o, nb, act, i)
+
+
+def f16(tile, w, o, nb, act, i):
+    return floats(tile, load_f16, 32, w, o, nb, act, i)
+
+
+def bf16(tile, w, o, nb, act, i):
+    return floats(tile, load_bf16, 32, w, o, nb, act, i)

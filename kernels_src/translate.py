@@ -25,6 +25,9 @@ from pythran.spec import spec_parser
 # Pythran includes one header a function; ours come in one.
 OWN_INCLUDE = re.compile(r"#include <pythonic/(?:include/)?lanes/\w+\.hpp>\n")
 
+# In Pythran's text, a function imported from a file beside the kernel is declared in a struct of this name.
+IMPORTED = re.compile(r"(?=    struct __pythran_imported__)")
+
 NOT_KERNELS = {"__init__.py", "translate.py"}
 
 # Pythran's inlining copies each array argument, at the price of two atomic operations; the C++ compiler's does not.
@@ -58,7 +61,7 @@ def register(lanes):
         effects = [ReadEffect() for _ in parameters]
         if name in lanes.WRITES:
             effects[0] = UpdateEffect()
-        functions[name] = FunctionIntr(args=parameters, argument_effects=effects)
+        functions[name] = FunctionIntr(args=parameters, argument_effects=effects, global_effects=name in lanes.WRITES)
         setattr(stand_in, name, not_at_compile_time)
     tables.MODULES["lanes"] = functions
     tables.save_path((), {"lanes": functions})
@@ -66,12 +69,40 @@ def register(lanes):
     sys.modules["lanes"] = stand_in
 
 
+FUNCTOR = """
+namespace functor {
+struct NAME {
+  using callable = void;
+  template <class... T> INLINE auto operator()(T &&...a) const -> decltype(lanes::NAME(std::forward<T>(a)...)) {
+    return lanes::NAME(std::forward<T>(a)...);
+  }
+  friend std::ostream &operator<<(std::ostream &os, NAME) { return os << "NAME"; }
+};
+}
+"""
+CALL = """
+template <class F, class... T> INLINE auto call(F f, T &&...a) {
+  return f.template operator()<types::by_val_t<T>...>(static_cast<types::by_val_t<T>>(a)...);
+}
+"""
+
+
 def functors(names):
     """C++ text: the header of the vocabulary, and its functions as the objects that Pythran calls."""
-    lines = (f"DEFINE_FUNCTOR(pythonic::lanes, {name});" for name in names)
+    objects = (FUNCTOR.replace("NAME", name) for name in names)
     return "\n".join(
-        ['#include "lanes.hpp"', "PYTHONIC_NS_BEGIN", "namespace lanes {", *lines, "}", "PYTHONIC_NS_END", ""]
+        ['#include "lanes.hpp"', "PYTHONIC_NS_BEGIN", "namespace lanes {", *objects, CALL, "}", "PYTHONIC_NS_END", ""]
     )
+
+
+def inlined(text):
+    """C++ text in which the functions that a kernel imports from files beside it are compiled into their callers.
+
+    Left to itself, g++ takes the many small functions of a large kernel for too much to inline, and is ten times slower.
+    """
+    parts = IMPORTED.split(text)
+    parts[1:] = [part.replace("\n      inline\n", "\n      INLINE\n") for part in parts[1:]]
+    return "".join(parts).replace("pythonic::types::call(", "pythonic::lanes::call(")
 
 
 def fingerprint(folder):
@@ -100,7 +131,7 @@ def translate(kernel):
     # The module's `__pythran__` holds a hash of this one file; the files beside it count too.
     text = str(module).replace(hashlib.sha256(source.encode("ascii", "ignore")).hexdigest(), fingerprint(kernel.parent))
     before, *after = OWN_INCLUDE.split(text)
-    return before + (functors(tables.MODULES["lanes"]) if after else "") + "".join(after)
+    return before + (functors(tables.MODULES["lanes"]) + inlined("".join(after)) if after else "")
 
 
 def main(kernel, out):

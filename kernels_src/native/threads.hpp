@@ -11,10 +11,24 @@
 #include <thread>
 #endif
 
+// A kernel is one long stretch of instructions: what is left as a call costs more than the function does.
+#ifndef INLINE
+#define INLINE inline __attribute__((always_inline))
+#endif
+
 PYTHONIC_NS_BEGIN
 namespace lanes {
 
-inline void relax() {
+template <class T> struct address {
+  T *buffer;
+  T const &operator[](long i) const { return buffer[i]; }
+  T &operator[](long i) { return buffer[i]; }
+  T const &fast(long i) const { return buffer[i]; }
+  T &fast(long i) { return buffer[i]; }
+};
+template <class A> INLINE auto view(A const &a) { return address<std::remove_const_t<std::remove_reference_t<decltype(*a.buffer)>>>{a.buffer}; }
+
+INLINE void relax() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -22,12 +36,12 @@ inline void relax() {
 #endif
 }
 
-inline long thread() { return omp_get_thread_num(); }
-inline long team() { return omp_get_num_threads(); }
+INLINE long thread() { return omp_get_thread_num(); }
+INLINE long team() { return omp_get_num_threads(); }
 
-template <class A> inline long poll(A const &a) { return *(volatile int32_t const *)a.buffer; }
+template <class A> INLINE long poll(A const &a) { return *(volatile int32_t const *)a.buffer; }
 
-template <class A> inline long take(A const &a, long i, long n) {
+template <class A> INLINE long take(A const &a, long i, long n) {
   return __atomic_fetch_add((int32_t *)a.buffer + i, (int32_t)n, __ATOMIC_RELAXED);
 }
 
@@ -35,7 +49,7 @@ template <class A> inline long take(A const &a, long i, long n) {
 // its processor to another program can have this one's.
 constexpr int SPINS = 400;
 
-template <class A, class B> inline long barrier(A const &a, B const &stop, long threads) {
+template <class A, class B> INLINE long barrier(A const &a, B const &stop, long threads) {
   auto s = (int32_t *)a.buffer;  // arrived, generation, sleepers, and the answers of an even and of an odd generation
   int32_t generation = __atomic_load_n(s + 1, __ATOMIC_ACQUIRE);
   if (__atomic_add_fetch(s, 1, __ATOMIC_ACQ_REL) == threads) {

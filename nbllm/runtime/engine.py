@@ -78,6 +78,8 @@ class Engine:
         self._xd = np.zeros(n // 32, np.float32)  # scale of every 32 of them
         self._xs = np.zeros(n // 32, np.int32)  # their sum
         self._xm = np.zeros(n // 32, np.float32)  # scale * sum
+        self._xl = np.zeros(n // 32, np.float32)  # scale * sum of the first 16
+        self._xr = np.zeros(n // 32, np.float32)  # scale * sum of the last 16
         elements = model.layers * model.heads.kv_count * program.positions * model.heads.dim
         self._k = np.zeros(elements, np.uint16)  # (layers, kv_heads, positions / 16, head_dim, 16) float16
         self._v = np.zeros(elements, np.uint16)  # (layers, kv_heads, positions, head_dim) float16
@@ -227,7 +229,7 @@ class Engine:
         self._work.fill(0)
         stopped = self._kernel.step(
             self._table, self._consts, self._angles, self.weights.data, self._f, self._x, self._xd, self._xs, self._xm,
-            self._k, self._v, self._scratch, stop.array, self._meeting, self._work, position, n, outputs, split, self.threads,
+            self._xl, self._xr, self._k, self._v, self._scratch, stop.array, self._meeting, self._work, position, n, outputs, split, self.threads,
         )  # fmt: skip
         if stopped:
             return None

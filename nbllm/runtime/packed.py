@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ModelFileError
 from ..formats.blocks import BLOCK_TYPES
+from . import arrange
 
 ROWS = 16  # of a group
 ALIGN = 64  # bytes, a cache line
@@ -42,62 +43,101 @@ def _aligned(n):
     return -(-n // ALIGN) * ALIGN
 
 
-# block type -> the parts of its blocks: where one begins and ends, and how many bytes of a row stand together in the
-# packed form. A group holds one part of all its blocks, then the next.
+@dataclass(frozen=True)
+class Rows:
+    """Where rows lie that are only looked up, as they are in the file: `count` of `row_bytes` from `offset` on."""
+
+    kind: int
+    offset: int
+    row_bytes: int
+    count: int
+
+
+class Layout:
+    """How blocks are packed.
+
+    Parameters
+    ----------
+    parts : tuple of (int, int, int)
+        The parts of a block: where one begins and ends, and how many bytes of a row stand together in the packed form. A
+        group holds one part of all its blocks, then the next.
+    elements : int
+        Columns of a block.
+    arranged : callable, optional
+        Brings the file's blocks into the form that is cut into parts (`arrange.py`).
+    """
+
+    def __init__(self, parts, elements=32, arranged=None):
+        self.parts, self.elements, self.arranged = parts, elements, arranged
+        self.bytes = parts[-1][1]
+
+
 LAYOUTS = {
-    "F32": ((0, 4, 4),),
-    "F16": ((0, 2, 2),),
-    "BF16": ((0, 2, 2),),
-    "Q4_0": ((0, 2, 2), (2, 18, 4)),
-    "Q4_1": ((0, 4, 2), (4, 20, 4)),
-    "Q8_0": ((0, 2, 2), (2, 34, 4)),
+    "F32": Layout(((0, 4, 4),), 1),
+    "F16": Layout(((0, 2, 2),), 1),
+    "BF16": Layout(((0, 2, 2),), 1),
+    "Q4_0": Layout(((0, 2, 2), (2, 18, 4))),
+    "Q4_1": Layout(((0, 4, 2), (4, 20, 4))),
+    "Q4_2": Layout(((0, 4, 2), (4, 20, 4)), arranged=arrange.q4_2),
+    "Q4_3": Layout(((0, 8, 2), (8, 24, 4)), arranged=arrange.q4_3),
+    "Q5_0": Layout(((0, 2, 2), (2, 22, 4)), arranged=arrange.q5_0),
+    "Q5_1": Layout(((0, 4, 2), (4, 24, 4)), arranged=arrange.q5_1),
+    "Q8_0": Layout(((0, 2, 2), (2, 34, 4))),
+    "Q2_K": Layout(((0, 4, 2), (4, 20, 1), (20, 84, 4)), 256, arrange.q2_k),
+    "Q3_K": Layout(((0, 2, 2), (2, 18, 1), (18, 114, 4)), 256, arrange.q3_k),
+    "Q4_K": Layout(((0, 4, 2), (4, 20, 1), (20, 148, 4)), 256, arrange.q4_k),
+    "Q5_K": Layout(((0, 4, 2), (4, 20, 1), (20, 180, 4)), 256, arrange.q5_k),
+    "Q6_K": Layout(((0, 2, 2), (2, 18, 1), (18, 210, 4)), 256, arrange.q6_k),
+    "IQ4_NL": Layout(((0, 2, 2), (2, 18, 4))),
+    "IQ4_XS": Layout(((0, 2, 2), (2, 10, 1), (10, 138, 4)), 256, arrange.iq4_xs),
 }
 
 
-def rows(data, matrix, ids):
-    """Rows of a packed matrix as they were in the file.
+def rows(data, place, ids):
+    """Rows as they were in the file.
 
     Parameters
     ----------
     data : uint8 (size,)
         The packed bytes.
-    matrix : Matrix
-        One that was packed in its own order of rows.
+    place : Rows or Matrix
+        As from `Packer.lookup`.
     ids : int64 (n,)
 
     Returns
     -------
     uint8 (n, row_bytes)
     """
-    kind = BLOCK_TYPES[matrix.kind]
-    out = np.empty((len(ids), matrix.columns // kind.elements * kind.bytes), np.uint8)
-    for row, packed in zip(_row_words(out, kind), _packed_words(data, matrix)):
+    if isinstance(place, Rows):
+        return data[place.offset : place.offset + place.count * place.row_bytes].reshape(place.count, -1)[ids]
+    kind = BLOCK_TYPES[place.kind]
+    out = np.empty((len(ids), place.columns // kind.elements * kind.bytes), np.uint8)
+    for row, packed in zip(_row_words(out, LAYOUTS[kind.name]), _packed_words(data, place)):
         row[...] = packed[ids // ROWS, :, :, ids % ROWS]
     return out
 
 
-def _row_words(rows, kind):
+def _row_words(rows, layout):
     """uint8 (n, row_bytes) -> of each part its words, (n, blocks, words) views."""
     n, size = rows.shape
-    for start, stop, width in LAYOUTS[kind.name]:
-        shape = n, size // kind.bytes, (stop - start) // width
-        yield np.ndarray(shape, f"u{width}", rows, start, (size, kind.bytes, width))
+    for start, stop, width in layout.parts:
+        shape = n, size // layout.bytes, (stop - start) // width
+        yield np.ndarray(shape, f"u{width}", rows, start, (size, layout.bytes, width))
 
 
 def _packed_words(data, matrix):
     """uint8 (size,) -> of each part the words of a matrix, (groups, blocks, words, 16) views."""
-    kind = BLOCK_TYPES[matrix.kind]
+    layout = LAYOUTS[BLOCK_TYPES[matrix.kind].name]
     offset = matrix.offset
-    for start, stop, width in LAYOUTS[kind.name]:
-        shape = matrix.groups, matrix.columns // kind.elements, (stop - start) // width, ROWS
+    for start, stop, width in layout.parts:
+        shape = matrix.groups, matrix.columns // layout.elements, (stop - start) // width, ROWS
         strides = matrix.group_bytes, shape[2] * ROWS * width, ROWS * width, width
         yield np.ndarray(shape, f"u{width}", data, offset, strides)
         offset += _aligned(shape[1] * strides[1])
 
 
-def _group_bytes(kind, columns):
-    parts = LAYOUTS[kind.name]
-    return sum(_aligned(columns // kind.elements * (stop - start) * ROWS) for start, stop, _ in parts)
+def _group_bytes(layout, columns):
+    return sum(_aligned(columns // layout.elements * (stop - start) * ROWS) for start, stop, _ in layout.parts)
 
 
 class Packer:
@@ -137,10 +177,26 @@ class Packer:
         rows, columns = tensor.shape
         if columns % 32:
             raise ModelFileError(f"tensor {tensor.name!r} has {columns} columns, not a multiple of 32: nbllm cannot run it.")
-        matrix = Matrix(kind.id, self.size, _group_bytes(kind, columns), -(-rows // ROWS), rows, columns)
+        matrix = Matrix(
+            kind.id, self.size, _group_bytes(LAYOUTS[kind.name], columns), -(-rows // ROWS), rows, columns
+        )
         self._jobs.append((matrix, tensor, order))
         self.size += matrix.groups * matrix.group_bytes
         return matrix
+
+    def lookup(self, tensor, matrix=None):
+        """What `rows` reads a tensor's rows from: the matrix packed from it, if there is one, or else a copy of the rows.
+
+        Bits that were rearranged are not brought back, so such rows are kept a second time; only those that are looked up
+        are ever read from the disk.
+        """
+        if matrix and LAYOUTS[tensor.block_type.name].arranged is None:
+            return matrix
+        count = tensor.shape[0]
+        place = Rows(tensor.block_type.id, self.size, tensor.nbytes // count, count)
+        self._jobs.append((place, tensor, None))
+        self.size = _aligned(self.size + tensor.nbytes)
+        return place
 
     def vector(self, values) -> Vector:
         """Collect float32 (n,) numbers."""
@@ -158,7 +214,8 @@ class Packer:
             if isinstance(place, Vector):
                 parts.append(source.tobytes())
             else:
-                parts += [source.name.encode(), repr(LAYOUTS[source.block_type.name]).encode()]
+                layout = LAYOUTS[source.block_type.name] if isinstance(place, Matrix) else None
+                parts += [source.name.encode(), repr(layout and layout.parts).encode()]
                 parts.append(b"" if order is None else order.tobytes())
         return b"\n".join(parts)
 
@@ -172,10 +229,19 @@ class Packer:
                 piece = np.zeros(_aligned(source.nbytes), np.uint8)
                 piece[: source.nbytes] = source.view(np.uint8)
                 yield piece
+            elif isinstance(place, Rows):
+                yield from self._rows(source)
             else:
                 yield from self._matrix(place, source, order)
 
+    def _rows(self, tensor):
+        for start in range(0, tensor.nbytes, PIECE):
+            stop = min(start + PIECE, tensor.nbytes)
+            part = tensor.read(start, stop)  # (stop - start,) uint8
+            yield np.pad(part, (0, _aligned(stop) - stop)) if stop == tensor.nbytes else part
+
     def _matrix(self, matrix, tensor, order):
+        layout = LAYOUTS[tensor.block_type.name]
         step = max(1, PIECE // matrix.group_bytes)  # groups
         piece = np.zeros(step * matrix.group_bytes, np.uint8)
         for group in range(0, matrix.groups, step):
@@ -184,8 +250,11 @@ class Packer:
             groups = -(-len(part) // ROWS)
             if len(part) % ROWS:
                 part = np.pad(part, ((0, groups * ROWS - len(part)), (0, 0)))
+            if layout.arranged:
+                blocks = part.reshape(len(part), -1, tensor.block_type.bytes)
+                part = np.ascontiguousarray(layout.arranged(blocks)).reshape(len(part), -1)
             packed = _packed_words(piece, replace(matrix, offset=0, groups=groups))
-            for to, row in zip(packed, _row_words(part, tensor.block_type)):
+            for to, row in zip(packed, _row_words(part, layout)):
                 to[...] = row.reshape(groups, ROWS, *row.shape[1:]).transpose(0, 2, 3, 1)
             yield piece[: groups * matrix.group_bytes]
 

@@ -24,8 +24,9 @@ class Llama:
         Positions that the model was trained for.
     layers, width, vocab : int
     heads : Heads
-    embedding, output : Matrix
-        (vocab, width)
+    embedding : Matrix or Rows
+    output : Matrix
+        (vocab, width) both
 
     Raises
     ------
@@ -84,9 +85,10 @@ class Llama:
                 "down": packer.matrix(file.tensor(name("ffn_down.weight"), width, hidden)),
             })  # fmt: skip
         self.norm = packer.vector(file.vector("output_norm.weight", width))
-        self.embedding = self.output = packer.matrix(file.tensor("token_embd.weight", self.vocab, width))
-        if file.has("output.weight"):
-            self.output = packer.matrix(file.tensor("output.weight", self.vocab, width))
+        embedding = file.tensor("token_embd.weight", self.vocab, width)
+        tied = not file.has("output.weight")
+        self.output = packer.matrix(embedding if tied else file.tensor("output.weight", self.vocab, width))
+        self.embedding = packer.lookup(embedding, self.output if tied else None)
 
     def angles(self, positions):
         """float32 (positions, 2, rotated / 2)"""
