@@ -35,7 +35,7 @@ HEADER = 4096  # bytes; a page, so that the packed bytes begin at one
 ENDING, PART = ".packed", ".part"
 DEFAULT_LIMIT = 20 * 10**9  # bytes, unless a tenth of the disk is less
 RESERVE = 10**9  # bytes of the disk that stay free
-SYNC = 1 << 25  # bytes written to the disk at a time, while the next are packed
+SYNC = 1 << 24  # bytes written to the disk at a time, while the next are packed
 YOUNG = 60  # seconds; a part may not have its lock yet
 
 

@@ -83,7 +83,7 @@ def test_while_laying_out_the_weights_nothing_of_them_stays_and_the_next_questio
     cell = fresh_kernel.start("%%chat\nhello").until(lambda cell: "laying out weights: 1%" in str(cell.updates))
     stopped(fresh_kernel, cell)
     assert cell.error == ["Stopped while laying out weights."]
-    fresh_kernel.run("Packer.pack = pack\npacked_cache.SYNC = 1 << 25")
+    fresh_kernel.run("Packer.pack = pack\npacked_cache.SYNC = 1 << 24")
     assert fresh_kernel.run("%%chat --max-tokens 2\nhello").made["generated_tokens"] == 2
     assert [path.suffix for path in tmp_path.iterdir()] == [".packed"]
 
