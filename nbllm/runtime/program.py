@@ -114,7 +114,11 @@ class Program:
         quads = -(-SPLIT_TOKENS * heads.group() // 4)
         self.scratch = max(self.scratch, own + heads.kv_count * quads * 4 * (self.positions // TILE) * result)
         if heads.dim % 32:  # whole blocks of 32 are quantised head by head already
-            self._add(QUANTISE, [target.base, target.width])
+            self.quantise(target)
+
+    def quantise(self, slot: Slot):
+        """Fill in the 8 bits of activations that were written as floats only."""
+        self._add(QUANTISE, [slot.base, slot.width])
 
     def silu_mul(self, gate: Slot, up: Slot, target: Slot):
         """target = silu(gate) * up"""

@@ -1,0 +1,148 @@
+"""The engine: right logits, the same bits however a prompt is divided, and nothing lost when it is stopped."""
+
+import threading
+
+import numpy as np
+import oracle_models
+import pytest
+
+from nbllm.errors import ContextFullError, ModelFileError, OptionError
+from nbllm.formats.gguf import open_gguf
+from nbllm.runtime.engine import Engine
+from nbllm.runtime.events import Done, Prefill, StopFlag, Token
+from nbllm.runtime.options import Sampling
+
+GREEDY = Sampling(temperature=0, repeat_penalty=1, max_tokens=12)
+PROMPT = [int(id) for id in np.random.default_rng(5).integers(3, 300, 200)]
+
+
+@pytest.fixture
+def engine(tiny_model):
+    with open_gguf(tiny_model) as gguf:
+        return Engine(gguf, threads=2)
+
+
+def run(engine, ids, sampling=GREEDY, **options):
+    """The tokens and the last event of a generation."""
+    events = list(engine.generate(ids, sampling, **options))
+    assert all(isinstance(event, Prefill | Token) for event in events[:-1])
+    return [event.id for event in events if isinstance(event, Token)], events[-1]
+
+
+@pytest.mark.parametrize("name", oracle_models.MODELS)
+def test_logits_are_those_that_other_programs_recorded(name, tmp_path):
+    ids, logits = oracle_models.recorded(name)
+    with open_gguf(oracle_models.write(name, tmp_path / "model.gguf")) as gguf:
+        ours = Engine(gguf).logits(ids)
+    # Keys and values are kept in half precision here and in float32 there; the tied model's logits are three times as large.
+    assert np.abs(ours - logits).max() < max(0.05, oracle_models.tolerance(name))
+    assert np.array_equal(ours.argmax(1), logits.argmax(1))
+
+
+def test_a_reply_is_the_same_however_much_of_the_prompt_is_reused(engine):
+    fresh, done = run(engine, PROMPT)
+    assert done.stats.reused_tokens == 0 and done.stats.generated_tokens == len(fresh) == 12
+    for shared in (0, 1, 77, 128, 199, 200):
+        engine.tokens = []
+        run(engine, PROMPT[:shared] + [7, 8, 9])
+        again, done = run(engine, PROMPT)
+        assert again == fresh
+        assert done.stats.reused_tokens >= min(shared, len(PROMPT) - 1)
+
+
+def test_a_following_turn_reads_only_its_new_tokens(engine):
+    reply, _ = run(engine, PROMPT)
+    ids = PROMPT + reply + [5, 6, 7]
+    _, done = run(engine, ids)
+    assert (done.stats.prompt_tokens, done.stats.reused_tokens) == (len(ids), len(ids) - 4)  # the last was never computed
+
+
+def test_a_reply_ends_for_a_reason(engine):
+    tokens, done = run(engine, PROMPT)
+    assert done.finish_reason == "length"
+    end = tokens[3]
+    assert run(engine, PROMPT, end_ids={end})[0] == tokens[: tokens.index(end)]
+    assert run(engine, PROMPT, end_ids={end})[1].finish_reason == "end"
+    tokens, done = run(engine, PROMPT, Sampling(temperature=0, max_tokens=None))
+    assert done.finish_reason == "context" and len(PROMPT) + len(tokens) == engine.context + 1
+
+
+def test_a_stopped_step_leaves_what_was_there(engine):
+    tokens, _ = run(engine, PROMPT)
+    engine.tokens = []
+    stop = StopFlag()
+    stop.set()
+    assert run(engine, PROMPT, stop=stop)[1].finish_reason == "stopped" and engine.tokens == []
+    stop.clear()
+    events = engine.generate(PROMPT, GREEDY, stop=stop)
+    got = []
+    for event in events:
+        if isinstance(event, Token):
+            got.append(event.id)
+            if len(got) == 5:
+                stop.set()
+    assert isinstance(event, Done) and event.finish_reason == "stopped" and got == tokens[:5]
+    stop.clear()
+    assert run(engine, PROMPT, stop=stop)[0] == tokens
+
+
+def test_a_flag_set_by_another_thread_stops_a_long_step(default_model):
+    with open_gguf(default_model) as gguf:
+        engine = Engine(gguf)
+    stop = StopFlag()
+    threading.Timer(0.05, stop.set).start()
+    events = list(engine.generate(list(range(1000, 9000)), Sampling(max_tokens=1), stop=stop))
+    assert events[-1].finish_reason == "stopped"
+    assert len(engine.tokens) < 8000
+
+
+def test_an_unfinished_generation_can_be_dropped(engine):
+    tokens, _ = run(engine, PROMPT)
+    events = engine.generate(PROMPT, GREEDY)
+    for _ in range(4):
+        next(events)
+    events.close()
+    assert run(engine, PROMPT)[0] == tokens
+
+
+@pytest.mark.parametrize(
+    ("ids", "error", "words"),
+    [
+        ([], OptionError, "empty"),
+        ([1] * 256, ContextFullError, "256 tokens"),
+        ([1, 100_000], OptionError, "100000"),
+        ([-1], OptionError, "-1"),
+    ],
+)
+def test_a_bad_prompt_is_refused_before_anything_is_computed(engine, ids, error, words):
+    with pytest.raises(error, match=words):
+        engine.generate(ids, GREEDY)
+    assert engine.tokens == []
+
+
+@pytest.mark.parametrize("option", [{"context": 0}, {"context": 257}, {"context": True}, {"threads": 0}, {"threads": 1.5}])
+def test_an_engine_out_of_range_is_refused(tiny_model, option):
+    with open_gguf(tiny_model) as gguf, pytest.raises(OptionError, match=next(iter(option))):
+        Engine(gguf, **option)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"general.architecture": "mamba"}, "mamba"),
+        ({"llama.block_count": 3}, "blk.2"),
+        ({"llama.block_count": 4_000_000_000}, "block_count"),
+        ({"llama.attention.head_count": 0}, "head_count"),
+        ({"llama.attention.head_count_kv": 3}, "heads of 4 over 3"),
+        ({"llama.embedding_length": 128}, "token_embd.weight"),
+        ({"llama.rope.scaling.type": "yarn"}, "yarn"),
+        ({"llama.context_length": "long"}, "context_length"),
+    ],
+)
+def test_a_model_that_cannot_be_run_is_refused_with_what_is_wrong(changed, words, tmp_path):
+    from tiny_gguf import write_llama
+
+    path = write_llama(tmp_path / "bad.gguf", metadata=changed)
+    with open_gguf(path) as gguf, pytest.raises(ModelFileError, match=words) as caught:
+        Engine(gguf)
+    assert "\n" not in str(caught.value)
