@@ -56,3 +56,10 @@ def test_it_lists_the_environment_variables_that_the_code_reads():
     sources = (Path(__file__).resolve().parents[2] / "nbllm").rglob("*.py")
     read = {name for source in sources for name in re.findall(r"NBLLM_[A-Z_]+", source.read_text(encoding="utf-8"))}
     assert set(re.findall(r"^\| `(NBLLM_[A-Z_]+)` \|", README, re.MULTILINE)) == read
+
+
+def test_it_names_the_block_types_that_are_computed_and_no_others():
+    from nbllm.runtime.packed import LAYOUTS
+
+    models = README.partition("## Models")[2].partition("##")[0]
+    assert set(re.findall(r"\b(?:B?F|I?Q)\d+\w*", models)) == set(LAYOUTS)
