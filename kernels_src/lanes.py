@@ -143,7 +143,7 @@ def zero_acc():
 
 
 def dot4(acc, w, x, j):
-    """acc[l] + the sum over c < 4 of w[4l+c] * x[j+c], for bytes w and an int8 array x within +-127.
+    """acc[l] + the sum over c < 4 of w[4l+c] * x[j+c], for bytes w below 128 and an int8 array x within +-127.
 
     Some instruction sets sum in 16 bits: the largest w of all calls after one `zero_acc` may add up to 128 at most.
     """
@@ -240,7 +240,7 @@ def fma(a, b, c):
     error = (product - (wide - from_c)) + (c - from_c)
     bits = wide.view(np.int64)
     toward = np.where((error > 0) == (wide > 0), 1, -1)
-    odd = np.where((error != 0) & (bits & 1 == 0), bits + toward, bits)
+    odd = np.where(np.isfinite(wide) & (error != 0) & (bits & 1 == 0), bits + toward, bits)
     return odd.view(np.float64).astype(np.float32)
 
 

@@ -21,10 +21,10 @@ namespace lanes {
 
 template <class T> struct address {
   T *buffer;
-  T const &operator[](long i) const { return buffer[i]; }
-  T &operator[](long i) { return buffer[i]; }
-  T const &fast(long i) const { return buffer[i]; }
-  T &fast(long i) { return buffer[i]; }
+  T const &operator[](int64_t i) const { return buffer[i]; }
+  T &operator[](int64_t i) { return buffer[i]; }
+  T const &fast(int64_t i) const { return buffer[i]; }
+  T &fast(int64_t i) { return buffer[i]; }
 };
 template <class A> INLINE auto view(A const &a) { return address<std::remove_const_t<std::remove_reference_t<decltype(*a.buffer)>>>{a.buffer}; }
 
@@ -36,12 +36,12 @@ INLINE void relax() {
 #endif
 }
 
-INLINE long thread() { return omp_get_thread_num(); }
-INLINE long team() { return omp_get_num_threads(); }
+INLINE int64_t thread() { return omp_get_thread_num(); }
+INLINE int64_t team() { return omp_get_num_threads(); }
 
-template <class A> INLINE long poll(A const &a) { return *(volatile int32_t const *)a.buffer; }
+template <class A> INLINE int64_t poll(A const &a) { return *(volatile int32_t const *)a.buffer; }
 
-template <class A> INLINE long take(A const &a, long i, long n) {
+template <class A> INLINE int64_t take(A const &a, int64_t i, int64_t n) {
   return __atomic_fetch_add((int32_t *)a.buffer + i, (int32_t)n, __ATOMIC_RELAXED);
 }
 
@@ -49,7 +49,7 @@ template <class A> INLINE long take(A const &a, long i, long n) {
 // its processor to another program can have this one's.
 constexpr int SPINS = 400;
 
-template <class A, class B> INLINE long barrier(A const &a, B const &stop, long threads) {
+template <class A, class B> INLINE int64_t barrier(A const &a, B const &stop, int64_t threads) {
   auto s = (int32_t *)a.buffer;  // arrived, generation, sleepers, and the answers of an even and of an odd generation
   int32_t generation = __atomic_load_n(s + 1, __ATOMIC_ACQUIRE);
   if (__atomic_add_fetch(s, 1, __ATOMIC_ACQ_REL) == threads) {

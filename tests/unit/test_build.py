@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 SOURCES = Path(__file__).resolve().parents[2] / "kernels_src"
-VARIANTS = ["portable", *(["avx2", "avx512vnni"] if platform.machine().lower() in {"x86_64", "amd64"} else [])]
+VARIANTS = ["portable"] + {
+    "x86_64": ["x86_64v2", "avx", "avx2", "avxvnni", "avx512", "avx512vnni"],
+    "aarch64": ["neon", "neondot"],
+}.get(platform.machine().lower().replace("amd64", "x86_64").replace("arm64", "aarch64"), [])
 
 KERNEL = """
 from lanes import fma, load_f32, splat_f32, store_f32

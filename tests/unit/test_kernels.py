@@ -3,7 +3,9 @@
 import importlib
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
+import build_kernel
 import kernel_runs
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ VARIANTS = {
     for variant in ops.VARIANTS
     if variant.name in ops.built() and all(ops.cpu_features()[need] for need in variant.needs)
 }
+PROBE = Path(kernel_runs.__file__).with_name("lanes_probe.py")
 
 
 @contextmanager
@@ -57,3 +60,23 @@ def test_a_tokens_bits_depend_neither_on_steps_nor_on_threads(run, variant, tmp_
     for threads, steps in (1, [32] * 4 + [22]), (2, [1] * 150), (3, [2, 3, 4, 5, 27, 31, 32, 21, 2, 1, 7, 15]), (2, [4, 30, 1, 32] * 2):
         got = kernel_runs.logits(kernel, path, steps, threads)
         assert np.array_equal(got, one_by_one[: len(got)]), (threads, steps)
+
+
+@pytest.fixture(scope="module")
+def probe_text(tmp_path_factory):
+    return build_kernel.translate(PROBE, tmp_path_factory.mktemp("probe"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_function_has_the_bits_of_its_meaning(variant, probe_text):
+    compiled = build_kernel.load(build_kernel.compile(probe_text, variant, probe_text.parent))
+    with uncompiled(VARIANTS[variant].fused):
+        right = kernel_runs.probe(build_kernel.load(PROBE))
+    assert kernel_runs.differences(kernel_runs.probe(compiled), right) == {}
+
+
+def test_the_probe_uses_the_whole_vocabulary_but_for_threads_and_width():
+    lanes = importlib.import_module("nbllm._kernels.python.lanes")  # which the probe imports as `lanes`
+    functions = {name for name, value in vars(lanes).items() if callable(value) and not name.startswith("_")}
+    used = set(vars(build_kernel.load(PROBE)))
+    assert functions - used == {"poll", "thread", "team", "take", "barrier", "wide"}

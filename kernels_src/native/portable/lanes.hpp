@@ -1,13 +1,9 @@
 // The vocabulary in plain C++, for any processor: a value is an array of sixteen, and the compiler makes what it can of it.
 #ifndef LANES_HPP
 #define LANES_HPP
-#include "pythonic/include/utils/functor.hpp"
-#include "pythonic/include/types/ndarray.hpp"
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #define INLINE inline  // its loops are too long to be copied everywhere
-#include "../threads.hpp"
+#include "../memory.hpp"
 
 PYTHONIC_NS_BEGIN
 namespace lanes {
@@ -49,57 +45,56 @@ INLINE uint16_t narrow_f16(float x) {
   return (uint16_t)(sign | ((rest + 0xfff + (rest >> 13 & 1) - ((127 - 15) << 23)) >> 13));
 }
 
-template <class A> INLINE char *at(A const &a, long i) { return (char *)(a.buffer + i); }
-template <class V, class A> INLINE V load(A const &a, long i) {
+template <class V, class A> INLINE V load(A const &a, int64_t i) {
   V r;
   std::memcpy(&r, at(a, i), sizeof r);
   return r;
 }
-template <class A> INLINE int product(uint8_t const *w, A const &x, long j) {
+template <class A> INLINE int product(uint8_t const *w, A const &x, int64_t j) {
   return w[0] * x.buffer[j] + w[1] * x.buffer[j + 1] + w[2] * x.buffer[j + 2] + w[3] * x.buffer[j + 3];
 }
-template <class A> INLINE int product(int8_t const *w, A const &x, long j) {
+template <class A> INLINE int product(int8_t const *w, A const &x, int64_t j) {
   return w[0] * x.buffer[j] + w[1] * x.buffer[j + 1] + w[2] * x.buffer[j + 2] + w[3] * x.buffer[j + 3];
 }
 
 INLINE bool wide() { return false; }
 
 // memory
-template <class A> INLINE u8 load_u8(A const &a, long i) { return load<u8>(a, i); }
-template <class A> INLINE f32 load_f32(A const &a, long i) { return load<f32>(a, i); }
+template <class A> INLINE u8 load_u8(A const &a, int64_t i) { return load<u8>(a, i); }
+template <class A> INLINE f32 load_f32(A const &a, int64_t i) { return load<f32>(a, i); }
 struct halves { uint16_t v[16]; };
-template <class A> INLINE f32 load_f16(A const &a, long i) {
+template <class A> INLINE f32 load_f16(A const &a, int64_t i) {
   auto h = load<halves>(a, i);
   return each<f32>([&](int l) { return widen_f16(h.v[l]); });
 }
-template <class A> INLINE f32 load_bf16(A const &a, long i) {
+template <class A> INLINE f32 load_bf16(A const &a, int64_t i) {
   auto h = load<halves>(a, i);
   return each<f32>([&](int l) { return bits<float>((uint32_t)h.v[l] << 16); });
 }
 struct octets { uint8_t v[16]; };
-template <class A> INLINE i32 widen_u8(A const &a, long i) {
+template <class A> INLINE i32 widen_u8(A const &a, int64_t i) {
   auto o = load<octets>(a, i);
   return each<i32>([&](int l) { return (int32_t)o.v[l]; });
 }
-template <class A> INLINE i32 widen_i8(A const &a, long i) {
+template <class A> INLINE i32 widen_i8(A const &a, int64_t i) {
   auto o = load<octets>(a, i);
   return each<i32>([&](int l) { return (int32_t)(int8_t)o.v[l]; });
 }
-template <class A> INLINE types::none_type store_f32(A const &a, long i, f32 v) {
-  std::memcpy(at(a, i), &v, sizeof v);
+template <class A> INLINE none_type store_f32(A const &a, int64_t i, f32 v) {
+  std::memcpy(to(a, i), &v, sizeof v);
   return {};
 }
-template <class A> INLINE types::none_type put_f16(A const &a, long i, float x) {
+template <class A> INLINE none_type put_f16(A const &a, int64_t i, float x) {
   uint16_t h = narrow_f16(x);
-  std::memcpy(at(a, i), &h, sizeof h);
+  std::memcpy(to(a, i), &h, sizeof h);
   return {};
 }
-template <class A> INLINE types::none_type store_f16(A const &a, long i, f32 v) {
+template <class A> INLINE none_type store_f16(A const &a, int64_t i, f32 v) {
   for (int l = 0; l < 16; ++l)
     put_f16(a, i + l, v.v[l]);
   return {};
 }
-template <class A> INLINE types::none_type store_i8(A const &a, long i, i32 v) {
+template <class A> INLINE none_type store_i8(A const &a, int64_t i, i32 v) {
   for (int l = 0; l < 16; ++l)
     a.buffer[i + l] = (int8_t)v.v[l];
   return {};
@@ -117,18 +112,17 @@ INLINE u8 join(u8 low, u8 high, int n) {
   return low;
 }
 INLINE u8 iq4(u8 w) {
-  static int8_t const values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
   for (auto &b : w.v)
-    b = (uint8_t)values[b];
+    b = (uint8_t)IQ4_VALUES[b];
   return w;
 }
 INLINE acc zero_acc() { return {}; }
-template <class A> INLINE acc dot4(acc s, u8 w, A const &x, long j) {
+template <class A> INLINE acc dot4(acc s, u8 w, A const &x, int64_t j) {
   return each<acc>([&](int l) { return s.v[l] + product(w.v + 4 * l, x, j); });
 }
 INLINE i32 widen(acc s) { return bits<i32>(s); }
-INLINE i32 zero_i8(long) { return {}; }
-template <class A> INLINE i32 dot4_i8(i32 s, u8 w, A const &x, long j) {
+INLINE i32 zero_i8(int64_t) { return {}; }
+template <class A> INLINE i32 dot4_i8(i32 s, u8 w, A const &x, int64_t j) {
   return each<i32>([&](int l) { return s.v[l] + product((int8_t const *)w.v + 4 * l, x, j); });
 }
 
@@ -149,7 +143,7 @@ INLINE f32 fma(f32 a, f32 b, f32 c) { return each<f32>([&](int l) { return a.v[l
 INLINE f32 largest(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] > b.v[l] ? a.v[l] : b.v[l]; }); }
 INLINE f32 magnitude(f32 v) { return each<f32>([&](int l) { return std::fabs(v.v[l]); }); }
 INLINE f32 select_greater(f32 a, f32 b, f32 x, f32 y) { return each<f32>([&](int l) { return a.v[l] > b.v[l] ? x.v[l] : y.v[l]; }); }
-INLINE f32 first(f32 v, long n, f32 other) { return each<f32>([&](int l) { return l < n ? v.v[l] : other.v[l]; }); }
+INLINE f32 first(f32 v, int64_t n, f32 other) { return each<f32>([&](int l) { return l < n ? v.v[l] : other.v[l]; }); }
 INLINE f32 pow2(i32 n) { return each<f32>([&](int l) { return bits<float>((uint32_t)(n.v[l] + 127) << 23); }); }
 
 // across lanes
