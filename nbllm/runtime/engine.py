@@ -15,6 +15,7 @@ from ..errors import ContextFullError, OptionError
 from ..formats.blocks import BLOCK_TYPES, dequantize
 from . import ops
 from .events import Done, Prefill, Stats, StopFlag, Token
+from .lookup import Lookup
 from .packed import rows
 from .program import SPLIT_TOKENS, TILE, Program
 from .sampling import Sampler
@@ -47,6 +48,8 @@ class Engine:
     weights : weights.Weights
     tokens : list of int
         The ids that the cache holds.
+    guessing : bool
+        Whether `generate` may put guesses into its steps (`lookup.py`): the same text, sooner.
 
     Raises
     ------
@@ -63,6 +66,7 @@ class Engine:
         self.threads = _within("threads", threads, 1, 1024, ops.threads()[0])
         self.vocab_size = model.vocab
         self.tokens = []
+        self.guessing = True
         self._embedding = model.embedding
         self._kernel = ops.load()
 
@@ -188,29 +192,40 @@ class Engine:
             # Within 64 to 512 tokens, which is where more tokens in a step still make it faster.
             size = int(min(max(len(part) * STEP_SECONDS / (time.perf_counter() - before), 64), MAX_TOKENS))
         read = time.perf_counter()
-        sampling = sampler.sampling
-        history = list(ids)
+        most = sampler.sampling.max_tokens or self.context + 1  # never reached
+        lookup = Lookup(ids)
+        guesses, row, seconds = [], 0, None  # what else was in the last step, and the row of its logits that is next
         while True:
             if stop.is_set():
                 yield done("stopped")
                 return
-            id = sampler.pick(logits[0], history)
+            id = sampler.pick(logits[row], lookup.history)
             if id in end_ids:
                 yield done("end")
                 return
             generated += 1
-            history.append(id)
+            lookup.push(id)
             yield Token(id)
-            if generated == sampling.max_tokens:
+            if generated == most:
                 yield done("length")
                 return
+            if row < len(guesses) and id == guesses[row]:
+                row += 1
+                continue
+            if seconds is not None:
+                lookup.learn(len(guesses), row, seconds)
+            del self.tokens[len(lookup.history) - 1 :]  # guesses that were wrong
             if len(self.tokens) == self.context:
                 yield done("context")
                 return
-            logits = self._step([id], 1, stop)
+            room = min(self.context - len(self.tokens), most - generated) - 1
+            guesses, row = lookup.guess(room) if self.guessing else [], 0
+            before = time.perf_counter()
+            logits = self._step([id, *guesses], 1 + len(guesses), stop)
             if logits is None:
                 yield done("stopped")
                 return
+            seconds = time.perf_counter() - before
 
     def _step(self, ids, outputs, stop):
         """Run the tokens that follow those in the cache.

@@ -8,6 +8,7 @@ import pytest
 
 from nbllm.errors import ContextFullError, ModelFileError, OptionError
 from nbllm.formats.gguf import open_gguf
+from nbllm.runtime import lookup
 from nbllm.runtime.engine import Engine
 from nbllm.runtime.events import Done, Prefill, StopFlag, Token
 from nbllm.runtime.options import Sampling
@@ -48,6 +49,44 @@ def test_a_reply_is_the_same_however_much_of_the_prompt_is_reused(engine):
         again, done = run(engine, PROMPT)
         assert again == fresh
         assert done.stats.reused_tokens >= min(shared, len(PROMPT) - 1)
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(temperature=1.5, repeat_penalty=1, seed=3)])
+def test_guessing_changes_nothing_but_the_number_of_steps(engine, sampling, monkeypatch):
+    sampling = sampling.updated(max_tokens=50)
+    prompt = PROMPT[:40] * 3
+    steps, step = [], engine._step
+    monkeypatch.setattr(engine, "_step", lambda ids, *rest: steps.append(len(ids)) or step(ids, *rest))
+    monkeypatch.setattr(lookup.Lookup, "_pays", lambda self: True)
+    guessed, _ = run(engine, prompt, sampling)
+    assert max(steps[2:]) > 1 and (sampling.temperature or len(steps) < 40)
+    engine.guessing = False
+    engine.tokens = []
+    assert run(engine, prompt, sampling)[0] == guessed
+    engine.guessing = True
+    for most in range(1, 9):  # the reply's end cuts guesses, too
+        assert run(engine, prompt, sampling.updated(max_tokens=most))[0] == guessed[:most]
+
+
+def test_guesses_are_what_followed_the_last_time(monkeypatch):
+    monkeypatch.setattr(lookup.Lookup, "_pays", lambda self: True)
+    seen = lookup.Lookup([1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 9, 1, 2])
+    assert seen.guess(3) == []
+    seen.push(3)
+    assert seen.guess(3) == [9, 1, 2] and seen.guess(1) == [9] and seen.guess(0) == []
+
+
+def test_guessing_stops_where_it_does_not_pay():
+    seen = lookup.Lookup([1, 2, 3] * 5)
+    assert seen.guess(3) == []  # how long a step takes alone is not known yet
+    seen.learn(0, 0, 1.0)
+    assert seen.guess(3) == [1, 2, 3]
+    for _ in range(30):
+        seen.learn(3, 0, 1.2)
+    assert sum(bool(seen.guess(3)) for _ in range(320)) == 10  # now and then, to see whether it does again
+    for _ in range(30):
+        seen.learn(3, 1, 1.2)
+    assert all(seen.guess(3) for _ in range(10))
 
 
 def test_a_following_turn_reads_only_its_new_tokens(engine):
@@ -134,7 +173,7 @@ def test_an_engine_out_of_range_is_refused(tiny_model, option):
         ({"llama.block_count": 4_000_000_000}, "block_count"),
         ({"llama.attention.head_count": 0}, "head_count"),
         ({"llama.attention.head_count_kv": 3}, "heads of 4 over 3"),
-        ({"llama.embedding_length": 128}, "token_embd.weight"),
+        ({"llama.embedding_length": 128}, "attn_norm.weight"),
         ({"llama.rope.scaling.type": "yarn"}, "yarn"),
         ({"llama.context_length": "long"}, "context_length"),
     ],
