@@ -1,6 +1,7 @@
 # make demo   from nothing to a model that answers in a notebook
 # make lab    the same notebook, live in JupyterLab
 # make test   from nothing to the whole test suite
+# make test-emulated   the kernels for processors that this one is not, on Debian; see CONTRIBUTING
 # make bench  measures speed, also of MODELS="FILE ...", beside the other engines that `make peers` installs
 # make peers  installs them, in a Python of their own: some minutes, for llama.cpp is compiled for this processor
 #
@@ -12,7 +13,7 @@ SOURCES := $(shell find nbllm kernels_src kernelspec -type f -not -name '*.pyc')
 
 export PATH := $(VENV)/bin:$(PATH)
 
-.PHONY: demo lab test bench peers clean
+.PHONY: demo lab test test-emulated bench peers clean
 .SECONDARY:
 
 # Notebooks and tests run in a folder from which `import nbllm` finds what is installed, not this folder's sources.
@@ -27,6 +28,9 @@ lab: $(VENV)/installed-lab
 
 test: $(VENV)/installed-test
 	cd tests && pytest
+
+test-emulated: $(VENV)/installed-test | $(VENV)/arm64
+	cd tests && NBLLM_ARM64=$(VENV)/arm64 pytest emulated/check_emulated.py
 
 bench: $(VENV)/installed-demo
 	nbllm pull
@@ -47,6 +51,11 @@ $(VENV)/requirements-%.txt: pyproject.toml | $(VENV)
 	@echo "Installing what nbllm needs."
 	python -c 'import tomllib; all = tomllib.load(open("pyproject.toml", "rb")); project = all["project"]; print(*all["build-system"]["requires"], *project["dependencies"], *project["optional-dependencies"]["$*"], sep="\n")' > $@.new
 	python -m pip install -r $@.new
+	mv $@.new $@
+
+$(VENV)/arm64: | $(VENV)
+	rm -rf $@.new
+	tests/emulated/make_arm64.sh $@.new
 	mv $@.new $@
 
 # The build folder is kept, so that the next build compiles only what has changed.

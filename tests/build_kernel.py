@@ -17,8 +17,9 @@ SOURCES = Path(__file__).resolve().parents[1] / "kernels_src"
 
 # What the results depend on is as in kernels_src/meson.build; the rest is for a short compilation.
 FLAGS = [
-    "-std=c++17", "-O1", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden", "-w", "-Wno-psabi",
-    "-shared", "-fPIC", "-fopenmp", "-DNDEBUG", "-DENABLE_PYTHON_MODULE", "-D__PYTHRAN__=3", "-DPYTHRAN_BLAS_NONE",
+    "-std=c++17", "-O1", "-DINLINE=inline", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-w", "-Wno-psabi",
+    "-shared", "-fPIC", "-fopenmp", "-fvisibility=hidden",
+    "-DNDEBUG", "-DENABLE_PYTHON_MODULE", "-D__PYTHRAN__=3", "-DPYTHRAN_BLAS_NONE",
 ]  # fmt: skip
 PROCESSOR_FLAGS = {  # variant -> as in kernels_src/meson.build
     "portable": [],
@@ -46,7 +47,7 @@ def compile(text, variant, folder, compiler=None, python_headers=None, numpy_hea
     By default with this system's compiler and for this Python: its headers, and the suffix of its extension modules.
     `flags` take the place of the processor's, and `more` are added to all.
     """
-    import pythran
+    import pythran  # an emulated process has none
 
     out = folder / variant / (text.stem + (suffix or sysconfig.get_config_var("EXT_SUFFIX")))
     out.parent.mkdir(parents=True, exist_ok=True)
