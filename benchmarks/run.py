@@ -14,7 +14,7 @@ from pathlib import Path
 
 from peers import PEERS
 from plot import plot
-from table import medians, table
+from table import COMPARED, medians, table
 
 from nbllm.bench import machine
 from nbllm.bench.report import Work, bench, fractions
@@ -24,12 +24,11 @@ from nbllm.errors import NbLLMError
 from nbllm.runtime import ops
 
 HERE = Path(__file__).resolve().parent
-FIGURES = ("prefill_512_tok_s", "decode_tok_s")
 HOUR = 3600
 
 
 def ours(path, threads):
-    return measure(path, threads, FIGURES).values
+    return measure(path, threads, COMPARED).values
 
 
 def theirs(name, python, path, threads):
@@ -48,7 +47,7 @@ def theirs(name, python, path, threads):
 
 def compare(path, threads, rounds, python):
     """Speeds, limits and versions; speeds are engine -> {figure: [a value for each round]}, or why it has none."""
-    speeds = {name: {figure: [] for figure in FIGURES} for name in ("nbllm", *PEERS)}
+    speeds = {name: {figure: [] for figure in COMPARED} for name in ("nbllm", *PEERS)}
     limits, versions = {}, set()
     for n in range(rounds):
         for name, speed in speeds.items():
@@ -60,8 +59,9 @@ def compare(path, threads, rounds, python):
                 speeds[name] = told
                 continue
             versions |= {told["version"]} if "version" in told else set()
-            for figure in FIGURES:
+            for figure in COMPARED:
                 speed[figure].append(told[figure])
+                say(f"    {COMPARED[figure]}: {told[figure]:,.1f} tokens/s")
         limits = {name: max(value, limits.get(name, 0)) for name, value in machine.limits(threads).items()}
     return speeds, limits, versions
 
