@@ -137,77 +137,67 @@ def after(o, size):
     return o + (size + 63) // 64 * 64
 
 
-# block types of 32: a block's scales are 16 halves, followed by 16 halves of minima where the type has them
+# block types of 32: a block's scales are 16 halves, followed by 16 halves of minima where the type has them. A form is
+# shared by the types that differ in their unpacking step, and in the size of a block's quants, only.
 
 
-def q4_0(tile, w, o, nb, act, i):
-    """(q - 8) * d"""
+def centred(sums, chunk, size, zero, tile, w, o, nb, act, i):
+    """(q - zero) * d"""
     blank, less, scaled, offset = tile[0]
     f, x, xd, xs, xm, xl, xr = act
     q = after(o, nb * 32)
     a = blank()
     for b in range(nb):
-        s = less(sum_small(tile, nibble, w, q + b * 256, x, i, b), 8, xs, i, b)
+        s = less(sums(tile, chunk, w, q + b * size, x, i, b), zero, xs, i, b)
         a = scaled(a, s, load_f16(w, o + b * 32), xd, i, b)
     return a
 
 
-def q4_1(tile, w, o, nb, act, i):
+def affine(sums, chunk, size, tile, w, o, nb, act, i):
     """q * d + m"""
     blank, less, scaled, offset = tile[0]
     f, x, xd, xs, xm, xl, xr = act
     q = after(o, nb * 64)
     a = blank()
     for b in range(nb):
-        a = scaled(a, sum_small(tile, nibble, w, q + b * 256, x, i, b), load_f16(w, o + b * 64), xd, i, b)
+        a = scaled(a, sums(tile, chunk, w, q + b * size, x, i, b), load_f16(w, o + b * 64), xd, i, b)
         a = offset(a, load_f16(w, o + b * 64 + 32), xm, i, b)
     return a
 
 
-def q5_0(tile, w, o, nb, act, i):
-    """(q - 16) * d"""
-    blank, less, scaled, offset = tile[0]
-    f, x, xd, xs, xm, xl, xr = act
-    q = after(o, nb * 32)
-    a = blank()
-    for b in range(nb):
-        s = less(sum_medium(tile, five, w, q + b * 320, x, i, b), 16, xs, i, b)
-        a = scaled(a, s, load_f16(w, o + b * 32), xd, i, b)
-    return a
-
-
-def q5_1(tile, w, o, nb, act, i):
-    """q * d + m"""
-    blank, less, scaled, offset = tile[0]
-    f, x, xd, xs, xm, xl, xr = act
-    q = after(o, nb * 64)
-    a = blank()
-    for b in range(nb):
-        a = scaled(a, sum_medium(tile, five, w, q + b * 320, x, i, b), load_f16(w, o + b * 64), xd, i, b)
-        a = offset(a, load_f16(w, o + b * 64 + 32), xm, i, b)
-    return a
-
-
-def q8_0(tile, w, o, nb, act, i):
+def signed(chunk, size, tile, w, o, nb, act, i):
     """q * d"""
     blank, less, scaled, offset = tile[0]
     f, x, xd, xs, xm, xl, xr = act
     q = after(o, nb * 32)
     a = blank()
     for b in range(nb):
-        a = scaled(a, sum_signed(tile, byte, w, q + b * 512, x, xs, i, b), load_f16(w, o + b * 32), xd, i, b)
+        a = scaled(a, sum_signed(tile, chunk, w, q + b * size, x, xs, i, b), load_f16(w, o + b * 32), xd, i, b)
     return a
+
+
+def q4_0(tile, w, o, nb, act, i):
+    return centred(sum_small, nibble, 256, 8, tile, w, o, nb, act, i)
+
+
+def q5_0(tile, w, o, nb, act, i):
+    return centred(sum_medium, five, 320, 16, tile, w, o, nb, act, i)
+
+
+def q4_1(tile, w, o, nb, act, i):
+    return affine(sum_small, nibble, 256, tile, w, o, nb, act, i)
+
+
+def q5_1(tile, w, o, nb, act, i):
+    return affine(sum_medium, five, 320, tile, w, o, nb, act, i)
+
+
+def q8_0(tile, w, o, nb, act, i):
+    return signed(byte, 512, tile, w, o, nb, act, i)
 
 
 def iq4_nl(tile, w, o, nb, act, i):
-    """level(q) * d"""
-    blank, less, scaled, offset = tile[0]
-    f, x, xd, xs, xm, xl, xr = act
-    q = after(o, nb * 32)
-    a = blank()
-    for b in range(nb):
-        a = scaled(a, sum_signed(tile, level, w, q + b * 256, x, xs, i, b), load_f16(w, o + b * 32), xd, i, b)
-    return a
+    return signed(level, 256, tile, w, o, nb, act, i)
 
 
 # the 2023 types of 16: two of their blocks make one of ours, and so have two times 16 scales, and minima after each
@@ -243,10 +233,11 @@ def q4_3(tile, w, o, nb, act, i):
     return a
 
 
-# block types of 256: 16 halves d (and 16 more, dmin, where the type has minima); then bytes for each block of 32
+# block types of 256: 16 halves d (and 16 more, dmin, where the type has minima); then bytes for each block of 32. Forms are
+# shared as above.
 
 
-def q4_k(tile, w, o, nb, act, i):
+def k_affine(sums, chunk, size, tile, w, o, nb, act, i):
     """q * scale * d - minimum * dmin; bytes: 16 scales, 16 minima"""
     blank, less, scaled, offset = tile[0]
     f, x, xd, xs, xm, xl, xr = act
@@ -255,21 +246,7 @@ def q4_k(tile, w, o, nb, act, i):
     a = blank()
     for b in range(nb):
         d, m = scale_and_minimum(w, o + b // 8 * 64, at + b * 32)
-        a = scaled(a, sum_small(tile, nibble, w, q + b * 256, x, i, b), d, xd, i, b)
-        a = offset(a, m, xm, i, b)
-    return a
-
-
-def q5_k(tile, w, o, nb, act, i):
-    """as Q4_K"""
-    blank, less, scaled, offset = tile[0]
-    f, x, xd, xs, xm, xl, xr = act
-    at = after(o, nb * 8)
-    q = after(at, nb * 32)
-    a = blank()
-    for b in range(nb):
-        d, m = scale_and_minimum(w, o + b // 8 * 64, at + b * 32)
-        a = scaled(a, sum_medium(tile, five, w, q + b * 320, x, i, b), d, xd, i, b)
+        a = scaled(a, sums(tile, chunk, w, q + b * size, x, i, b), d, xd, i, b)
         a = offset(a, m, xm, i, b)
     return a
 
@@ -280,8 +257,8 @@ def scale_and_minimum(w, o, at):
     return d, mul(sub(splat_f32(0.0), load_f16(w, o + 32)), to_f32(widen_u8(w, at + 16)))
 
 
-def q6_k(tile, w, o, nb, act, i):
-    """(q - 32) * scale * d; bytes: 2 x 16 signed scales, of 16 columns each"""
+def k_centred(half_sums, chunk, size, minus_zero, tile, w, o, nb, act, i):
+    """(q - zero) * scale * d; bytes: 2 x 16 signed scales, of 16 columns each"""
     blank, less, scaled, offset = tile[0]
     f, x, xd, xs, xm, xl, xr = act
     at = after(o, nb * 4)
@@ -290,28 +267,27 @@ def q6_k(tile, w, o, nb, act, i):
     for b in range(nb):
         d = load_f16(w, o + b // 8 * 32)
         left, right = mul(d, to_f32(widen_i8(w, at + b * 32))), mul(d, to_f32(widen_i8(w, at + b * 32 + 16)))
-        a = scaled(a, sum_large_half(tile, six, w, q + b * 384, x, i, b, 0), left, xd, i, b)
-        a = scaled(a, sum_large_half(tile, six, w, q + b * 384, x, i, b, 4), right, xd, i, b)
-        a = offset(a, mul(left, splat_f32(-32.0)), xl, i, b)
-        a = offset(a, mul(right, splat_f32(-32.0)), xr, i, b)
+        a = scaled(a, half_sums(tile, chunk, w, q + b * size, x, i, b, 0), left, xd, i, b)
+        a = scaled(a, half_sums(tile, chunk, w, q + b * size, x, i, b, 4), right, xd, i, b)
+        a = offset(a, mul(left, splat_f32(minus_zero)), xl, i, b)
+        a = offset(a, mul(right, splat_f32(minus_zero)), xr, i, b)
     return a
+
+
+def q4_k(tile, w, o, nb, act, i):
+    return k_affine(sum_small, nibble, 256, tile, w, o, nb, act, i)
+
+
+def q5_k(tile, w, o, nb, act, i):
+    return k_affine(sum_medium, five, 320, tile, w, o, nb, act, i)
+
+
+def q6_k(tile, w, o, nb, act, i):
+    return k_centred(sum_large_half, six, 384, -32.0, tile, w, o, nb, act, i)
 
 
 def q3_k(tile, w, o, nb, act, i):
-    """(q - 4) * scale * d; bytes: 2 x 16 signed scales, of 16 columns each"""
-    blank, less, scaled, offset = tile[0]
-    f, x, xd, xs, xm, xl, xr = act
-    at = after(o, nb * 4)
-    q = after(at, nb * 32)
-    a = blank()
-    for b in range(nb):
-        d = load_f16(w, o + b // 8 * 32)
-        left, right = mul(d, to_f32(widen_i8(w, at + b * 32))), mul(d, to_f32(widen_i8(w, at + b * 32 + 16)))
-        a = scaled(a, sum_half(tile, three, w, q + b * 192, x, i, b, 0), left, xd, i, b)
-        a = scaled(a, sum_half(tile, three, w, q + b * 192, x, i, b, 4), right, xd, i, b)
-        a = offset(a, mul(left, splat_f32(-4.0)), xl, i, b)
-        a = offset(a, mul(right, splat_f32(-4.0)), xr, i, b)
-    return a
+    return k_centred(sum_half, three, 192, -4.0, tile, w, o, nb, act, i)
 
 
 def q2_k(tile, w, o, nb, act, i):

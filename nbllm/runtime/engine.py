@@ -244,7 +244,8 @@ class Engine:
         self._work.fill(0)
         stopped = self._kernel.step(
             self._table, self._consts, self._angles, self.weights.data, self._f, self._x, self._xd, self._xs, self._xm,
-            self._xl, self._xr, self._k, self._v, self._scratch, stop.array, self._meeting, self._work, position, n, outputs, split, self.threads,
+            self._xl, self._xr, self._k, self._v, self._scratch, stop.array, self._meeting, self._work,
+            position, n, outputs, split, self.threads,
         )  # fmt: skip
         if stopped:
             return None
