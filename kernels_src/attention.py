@@ -1,11 +1,12 @@
-"""Attention of up to four queries over one tile of TILE cached positions, and how tiles are merged.
+"""Attention of up to four queries over one page of PAGE cached positions, and how pages are merged.
 
-Softmax is made tile by tile (Milakov and Gimelshein, 2018; Dao et al., 2022): a tile gives its largest score m, the sum l
-of exp(score - m) and the sum of exp(score - m) * value; two such partial results merge into one. Tiles begin at fixed
-positions and are merged in order, so the bits depend neither on who else is asking nor on who computes which tile.
+Softmax is made page by page (Milakov and Gimelshein, 2018; Dao et al., 2022): a page gives its largest score m, the sum l
+of exp(score - m) and the sum of exp(score - m) * value; two such partial results merge into one. Pages begin at fixed
+positions and are merged in order, so the bits depend neither on who else is asking nor on who computes which page.
 
-A partial result is 32 + head_dim floats: 16 copies of m, 16 lanes of l, the weighted values. Keys of a head are
-(tiles of 16, head_dim, 16) and values (positions, head_dim), both half precision. Knows nothing of layers or threads.
+A partial result is 32 + head_dim floats: 16 copies of m, 16 lanes of l, the weighted values. A head's part of a page holds
+keys (PAGE / 16, head_dim, 16) and values (PAGE, head_dim), either in half precision or in 8 bits; in 8 bits there is a scale
+for each position, too. Knows nothing of layers, of threads, or of which page is whose.
 """
 
 from lanes import (
@@ -22,41 +23,62 @@ from lanes import (
     store_f32,
     sub,
     sum_f32,
+    to_f32,
+    widen_i8,
 )
 from elementwise import exp
 
-TILE = 128
+PAGE = 128
 
 
-def score_tile(f, q0, q1, q2, q3, k, o, head_dim, s, at):
-    """s[at :] (4, TILE) = the products of four queries in f with the keys of one tile at o."""
-    for p in range(0, TILE, 16):
+def load_i8(a, i):
+    """The 16 numbers in 8 bits at i, as floats."""
+    return to_f32(widen_i8(a, i))
+
+
+def unscaled(s, at, scales, i):
+    """Half-precision numbers have no scale of their own."""
+
+
+def scaled(s, at, scales, i):
+    """Four rows of PAGE floats at `at` times the scales of the positions."""
+    for p in range(0, PAGE, 16):
+        c = load_f32(scales, i + p)
+        store_f32(s, at + p, mul(load_f32(s, at + p), c))
+        store_f32(s, at + PAGE + p, mul(load_f32(s, at + PAGE + p), c))
+        store_f32(s, at + 2 * PAGE + p, mul(load_f32(s, at + 2 * PAGE + p), c))
+        store_f32(s, at + 3 * PAGE + p, mul(load_f32(s, at + 3 * PAGE + p), c))
+
+
+def score_page(load, f, q0, q1, q2, q3, k, o, head_dim, s, at):
+    """s[at :] (4, PAGE) = the products of four queries in f with the keys of one page at o."""
+    for p in range(0, PAGE, 16):
         a0 = splat_f32(0.0)
         a1 = splat_f32(0.0)
         a2 = splat_f32(0.0)
         a3 = splat_f32(0.0)
         for d in range(head_dim):
-            c = load_f16(k, o + p * head_dim + d * 16)
+            c = load(k, o + p * head_dim + d * 16)
             a0 = fma(c, splat_f32(f[q0 + d]), a0)
             a1 = fma(c, splat_f32(f[q1 + d]), a1)
             a2 = fma(c, splat_f32(f[q2 + d]), a2)
             a3 = fma(c, splat_f32(f[q3 + d]), a3)
         store_f32(s, at + p, a0)
-        store_f32(s, at + TILE + p, a1)
-        store_f32(s, at + 2 * TILE + p, a2)
-        store_f32(s, at + 3 * TILE + p, a3)
+        store_f32(s, at + PAGE + p, a1)
+        store_f32(s, at + 2 * PAGE + p, a2)
+        store_f32(s, at + 3 * PAGE + p, a3)
 
 
-def softmax_tile(s, at, visible, part):
-    """Turn TILE scores at `at` into exp(score - m), positions from `visible` on into 0; m and l go to s at part."""
+def softmax_page(s, at, visible, part):
+    """Turn PAGE scores at `at` into exp(score - m), positions from `visible` on into 0; m and l go to s at part."""
     top = splat_f32(-1e30)
-    for p in range(0, TILE, 16):
+    for p in range(0, PAGE, 16):
         v = first(load_f32(s, at + p), visible - p, splat_f32(-1e30))
         store_f32(s, at + p, v)
         top = largest(top, v)
     m = splat_f32(max_f32(top))
     total = splat_f32(0.0)
-    for p in range(0, TILE, 16):
+    for p in range(0, PAGE, 16):
         e = exp(sub(load_f32(s, at + p), m))
         store_f32(s, at + p, e)
         total = add(total, e)
@@ -64,37 +86,40 @@ def softmax_tile(s, at, visible, part):
     store_f32(s, part + 16, total)
 
 
-def value_tile(s, at, v, o, head_dim, part, size):
-    """Four partial results at part, `size` apart: their values weighted by the exponentials (4, TILE) at `at`."""
+def value_page(load, s, at, v, o, head_dim, part, size):
+    """Four partial results at part, `size` apart: their values weighted by the exponentials (4, PAGE) at `at`."""
     for d in range(0, head_dim, 16):
         a0 = splat_f32(0.0)
         a1 = splat_f32(0.0)
         a2 = splat_f32(0.0)
         a3 = splat_f32(0.0)
-        for p in range(TILE):
-            c = load_f16(v, o + p * head_dim + d)
+        for p in range(PAGE):
+            c = load(v, o + p * head_dim + d)
             a0 = fma(c, splat_f32(s[at + p]), a0)
-            a1 = fma(c, splat_f32(s[at + TILE + p]), a1)
-            a2 = fma(c, splat_f32(s[at + 2 * TILE + p]), a2)
-            a3 = fma(c, splat_f32(s[at + 3 * TILE + p]), a3)
+            a1 = fma(c, splat_f32(s[at + PAGE + p]), a1)
+            a2 = fma(c, splat_f32(s[at + 2 * PAGE + p]), a2)
+            a3 = fma(c, splat_f32(s[at + 3 * PAGE + p]), a3)
         store_f32(s, part + 32 + d, a0)
         store_f32(s, part + size + 32 + d, a1)
         store_f32(s, part + 2 * size + 32 + d, a2)
         store_f32(s, part + 3 * size + 32 + d, a3)
 
 
-def attend_tile(f, q0, q1, q2, q3, n0, n1, n2, n3, k, v, o, head_dim, s, at, part):
-    """Four partial results at part, for four queries that see n0 to n3 positions of the tile at o in both caches.
+def attend_page(load, scaling, f, q0, q1, q2, q3, n0, n1, n2, n3, k, v, ks, vs, o, head_dim, s, at, part):
+    """Four partial results at part, for four queries that see n0 to n3 positions of the page.
 
-    s is scratch memory: (4, TILE) floats at `at`.
+    load and scaling : what the cache's precision asks for.  k, v : the cache, where the head's part of the page is at o.
+    ks, vs : the scales of the positions, if they have any.  s : scratch memory, of which (4, PAGE) floats at `at` are used.
     """
     size = 32 + head_dim
-    score_tile(f, q0, q1, q2, q3, k, o, head_dim, s, at)
-    softmax_tile(s, at, n0, part)
-    softmax_tile(s, at + TILE, n1, part + size)
-    softmax_tile(s, at + 2 * TILE, n2, part + 2 * size)
-    softmax_tile(s, at + 3 * TILE, n3, part + 3 * size)
-    value_tile(s, at, v, o, head_dim, part, size)
+    score_page(load, f, q0, q1, q2, q3, k, o, head_dim, s, at)
+    scaling(s, at, ks, o // head_dim)
+    softmax_page(s, at, n0, part)
+    softmax_page(s, at + PAGE, n1, part + size)
+    softmax_page(s, at + 2 * PAGE, n2, part + 2 * size)
+    softmax_page(s, at + 3 * PAGE, n3, part + 3 * size)
+    scaling(s, at, vs, o // head_dim)
+    value_page(load, s, at, v, o, head_dim, part, size)
 
 
 def clear_result(s, run, head_dim):

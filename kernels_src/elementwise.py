@@ -6,6 +6,7 @@ Rows are stretches of flat arrays. Knows nothing of matrices, threads or layers.
 from lanes import (
     add,
     div,
+    first,
     fma,
     largest,
     load_f32,
@@ -28,6 +29,9 @@ from lanes import (
     sum_i32,
     to_f32,
 )
+
+
+PEAK = 128  # logits that are looked at together
 
 
 def exp(v):
@@ -106,14 +110,57 @@ def silu_mul(f, gate, up, dst, n):
         store_f32(f, dst + j, mul(div(g, sigmoid_inverse), load_f32(f, up + j)))
 
 
+def peak(f, i, n):
+    """The largest of the n floats at i, 16 or more up to PEAK of which count; not a number if one of them is not finite."""
+    top = splat_f32(-1e30)
+    wrong = splat_f32(0.0)
+    for j in range(0, min(n, PEAK), 16):
+        v = first(load_f32(f, i + j), n - j, splat_f32(-1e30))
+        top = largest(v, top)
+        wrong = fma(v, splat_f32(0.0), wrong)
+    return max_f32(top) + sum_f32(wrong)
+
+
+# The cache of keys and values is made of pages of PAGE positions; a head's part of a page begins at o. A key lies there as
+# (PAGE / 16, head_dim, 16), a value as (PAGE, head_dim). `position` counts from the page's first.
+
+
 def keep_key(f, i, head_dim, k, o, position):
-    """Put one head's key into the cache at o: tiles of 16 positions, (head_dim, 16) in a tile."""
+    """Put one head's key, the floats at i, into the cache in half precision."""
     tile = o + position // 16 * 16 * head_dim + position % 16
     for d in range(head_dim):
         put_f16(k, tile + d * 16, f[i + d])
 
 
 def keep_value(f, i, head_dim, v, o, position):
-    """Put one head's value into the cache at o: (position, head_dim)."""
+    """Put one head's value, the floats at i, into the cache in half precision."""
     for d in range(0, head_dim, 16):
         store_f16(v, o + position * head_dim + d, load_f32(f, i + d))
+
+
+def keep_key_8(f, x, i, head_dim, k, scales, o, position):
+    """The same in 8 bits, with one scale for all of the head; x at i is overwritten."""
+    scales[o // head_dim + position] = shrink(f, x, i, head_dim)
+    tile = o + position // 16 * 16 * head_dim + position % 16
+    for d in range(head_dim):
+        k[tile + d * 16] = x[i + d]
+
+
+def keep_value_8(f, x, i, head_dim, v, scales, o, position):
+    """The same in 8 bits, with one scale for all of the head; x at i is overwritten."""
+    scales[o // head_dim + position] = shrink(f, x, i, head_dim)
+    for d in range(head_dim):
+        v[o + position * head_dim + d] = x[i + d]
+
+
+def shrink(f, x, i, n):
+    """x[i :] = the n floats at i in 8 bits; returns their scale."""
+    top = splat_f32(0.0)
+    for j in range(0, n, 16):
+        top = largest(magnitude(load_f32(f, i + j)), top)
+    most = splat_f32(max_f32(top))
+    zero = splat_f32(0.0)
+    inverse = select_greater(most, zero, div(splat_f32(127.0), largest(most, splat_f32(1e-30))), zero)
+    for j in range(0, n, 16):
+        store_i8(x, i + j, round_i32(mul(load_f32(f, i + j), inverse)))
+    return scalar(div(most, splat_f32(127.0)))

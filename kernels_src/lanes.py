@@ -11,7 +11,8 @@ Arrays are flat, and an index counts the array's own elements, whatever is read 
 import numpy as np
 
 LANES = 16
-WRITES = frozenset({"store_f32", "store_f16", "store_i8", "put_f16", "take", "barrier"})  # all other functions are pure
+# functions that are called for their effect, on their first argument; all others are pure
+WRITES = frozenset({"store_f32", "store_f16", "store_i8", "put_f16", "soon", "take", "barrier"})
 IQ4_VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
 FUSED = True  # whether `fma` rounds once: True wherever the processor has such an instruction
 
@@ -32,6 +33,10 @@ def wide():
 def view(a):
     """The array a as the other functions take it: compiled, nothing but its address, which costs nothing to hand on."""
     return a
+
+
+def soon(a, i):
+    """What is at i, or would be in a longer array, will be needed soon: memory may begin to send it. Changes nothing."""
 
 
 def load_u8(a, i):

@@ -24,12 +24,22 @@ from lanes import (
     load_u8,
     mul,
     shift_i32,
+    soon,
     splat_f32,
     sub,
     to_f32,
     widen_i8,
     widen_u8,
 )
+
+AHEAD = 4096  # bytes: with one token a core computes sooner than memory answers, so it has to ask early
+
+
+def ahead(w, o, b, size):
+    """Ask for what lies AHEAD of block b of the group at o, of which `size` bytes belong to each block, scales and all."""
+    for line in range(0, size, 64):
+        soon(w, o + b * size + line + AHEAD)
+
 
 # the unpacking steps: chunk v of a block whose quants are at q
 
@@ -148,6 +158,7 @@ def centred(sums, chunk, size, zero, tile, w, o, nb, act, i):
     q = after(o, nb * 32)
     a = blank()
     for b in range(nb):
+        ahead(w, o, b, 32 + size)
         s = less(sums(tile, chunk, w, q + b * size, x, i, b), zero, xs, i, b)
         a = scaled(a, s, load_f16(w, o + b * 32), xd, i, b)
     return a
@@ -160,6 +171,7 @@ def affine(sums, chunk, size, tile, w, o, nb, act, i):
     q = after(o, nb * 64)
     a = blank()
     for b in range(nb):
+        ahead(w, o, b, 64 + size)
         a = scaled(a, sums(tile, chunk, w, q + b * size, x, i, b), load_f16(w, o + b * 64), xd, i, b)
         a = offset(a, load_f16(w, o + b * 64 + 32), xm, i, b)
     return a
@@ -172,6 +184,7 @@ def signed(chunk, size, tile, w, o, nb, act, i):
     q = after(o, nb * 32)
     a = blank()
     for b in range(nb):
+        ahead(w, o, b, 32 + size)
         a = scaled(a, sum_signed(tile, chunk, w, q + b * size, x, xs, i, b), load_f16(w, o + b * 32), xd, i, b)
     return a
 
@@ -210,6 +223,7 @@ def q4_2(tile, w, o, nb, act, i):
     q = after(o, nb * 64)
     a = blank()
     for b in range(nb):
+        ahead(w, o, b, 320)
         d = load_f16(w, o + b * 64)
         a = scaled(a, sum_half(tile, nibble, w, q + b * 256, x, i, b, 0), d, xd, i, b)
         a = offset(a, mul(d, splat_f32(-8.0)), xl, i, b)
@@ -226,6 +240,7 @@ def q4_3(tile, w, o, nb, act, i):
     q = after(o, nb * 128)
     a = blank()
     for b in range(nb):
+        ahead(w, o, b, 384)
         a = scaled(a, sum_half(tile, nibble, w, q + b * 256, x, i, b, 0), load_f16(w, o + b * 128), xd, i, b)
         a = offset(a, load_f16(w, o + b * 128 + 32), xl, i, b)
         a = scaled(a, sum_half(tile, nibble, w, q + b * 256, x, i, b, 4), load_f16(w, o + b * 128 + 64), xd, i, b)
@@ -245,6 +260,7 @@ def k_affine(sums, chunk, size, tile, w, o, nb, act, i):
     q = after(at, nb * 32)
     a = blank()
     for b in range(nb):
+        ahead(w, o, b, 40 + size)
         d, m = scale_and_minimum(w, o + b // 8 * 64, at + b * 32)
         a = scaled(a, sums(tile, chunk, w, q + b * size, x, i, b), d, xd, i, b)
         a = offset(a, m, xm, i, b)
@@ -265,6 +281,7 @@ def k_centred(half_sums, chunk, size, minus_zero, tile, w, o, nb, act, i):
     q = after(at, nb * 32)
     a = blank()
     for b in range(nb):
+        ahead(w, o, b, 36 + size)
         d = load_f16(w, o + b // 8 * 32)
         left, right = mul(d, to_f32(widen_i8(w, at + b * 32))), mul(d, to_f32(widen_i8(w, at + b * 32 + 16)))
         a = scaled(a, half_sums(tile, chunk, w, q + b * size, x, i, b, 0), left, xd, i, b)
@@ -298,6 +315,7 @@ def q2_k(tile, w, o, nb, act, i):
     q = after(at, nb * 32)
     a = blank()
     for b in range(nb):
+        ahead(w, o, b, 168)
         d, m = load_f16(w, o + b // 8 * 64), sub(splat_f32(0.0), load_f16(w, o + b // 8 * 64 + 32))
         left, right = widen_u8(w, at + b * 32), widen_u8(w, at + b * 32 + 16)
         a = scaled(a, sum_half(tile, pair, w, q + b * 128, x, i, b, 0), mul(d, to_f32(and_i32(left, 15))), xd, i, b)
@@ -315,6 +333,7 @@ def iq4_xs(tile, w, o, nb, act, i):
     q = after(at, nb * 16)
     a = blank()
     for b in range(nb):
+        ahead(w, o, b, 276)
         d = mul(load_f16(w, o + b // 8 * 32), to_f32(widen_i8(w, at + b * 16)))
         a = scaled(a, sum_signed(tile, level, w, q + b * 256, x, xs, i, b), d, xd, i, b)
     return a

@@ -8,9 +8,20 @@ of threads. Knows no architecture, file or text.
 
 import numpy as np
 
-from attention import TILE, attend_tile, clear_result, finish, merge
-from elementwise import keep_key, keep_value, quantise, rms_norm, rope, silu_mul
-from lanes import barrier, poll, take, team, thread, view, wide
+from attention import PAGE, attend_page, clear_result, finish, load_i8, merge, scaled, unscaled
+from elementwise import (
+    PEAK,
+    keep_key,
+    keep_key_8,
+    keep_value,
+    keep_value_8,
+    peak,
+    quantise,
+    rms_norm,
+    rope,
+    silu_mul,
+)
+from lanes import barrier, load_f16, poll, take, team, thread, view, wide
 from matmul import bf16, f16, f32, iq4_nl, iq4_xs, q2_k, q3_k, q4_0, q4_1, q4_2, q4_3, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0
 from tiles import eight, four, one
 
@@ -22,6 +33,7 @@ ROPE_KEEP = 3
 ATTEND = 4
 MERGE = 5
 SILU_MUL = 6
+PEAKS = 7
 
 GRAIN_BYTES = 1 << 14  # of weights that a thread takes at a time when there is one token
 GRAIN = 256  # activations that it takes at a time
@@ -70,18 +82,28 @@ def group(product, w, o, nb, act, i, dst, width, accumulate, tokens):
             tile[3][1](f, dst + t * width, width, a, accumulate, tokens - t)
 
 
-def matmul(stage, work, row, w, act, stop, tokens):
+def matmul(stage, work, row, stages, w, act, stop, tokens):
     """columns: 3 block type, 4 first byte, 5 bytes of a group, 6 groups, 7 source, 8 its width, 9 target, 10 its width,
     11 add to the target"""
-    kind, o, size, groups = stage[3], stage[4], stage[5], stage[6]
+    groups = stage[6]
+    threads = team()
+    for turn in range(threads):
+        # A thread's own share is one stretch, as memory likes it; then it helps with what others have left of theirs.
+        owner = (thread() + turn) % threads
+        share(stage, work, owner * stages + row, w, act, stop, tokens, groups * owner // threads, groups * (owner + 1) // threads)
+
+
+def share(stage, work, counter, w, act, stop, tokens, base, end):
+    """The groups from base to end of a product, as far as no other thread takes them."""
+    kind, o, size = stage[3], stage[4], stage[5]
     nb, i = stage[8] // 32, stage[7] // 32
     dst, width, accumulate = stage[9], stage[10], stage[11]
     grain = 1
     if tokens == 1:
         grain = max(1, GRAIN_BYTES // size)
-    begin = take(work, row, grain)
-    while begin < groups and poll(stop) == 0:
-        for g in range(begin, min(begin + grain, groups)):
+    begin = base + take(work, counter, grain)
+    while begin < end and poll(stop) == 0:
+        for g in range(begin, min(begin + grain, end)):
             wo, to = o + g * size, dst + g * 16
             if kind == Q4_0:
                 group(q4_0, w, wo, nb, act, i, to, width, accumulate, tokens)
@@ -117,112 +139,147 @@ def matmul(stage, work, row, w, act, stop, tokens):
                 group(bf16, w, wo, nb, act, i, to, width, accumulate, tokens)
             else:
                 group(f32, w, wo, nb, act, i, to, width, accumulate, tokens)
-        begin = take(work, row, grain)
+        begin = base + take(work, counter, grain)
 
 
-def norm(stage, work, row, consts, w, act, start, tokens):
+def norm(stage, work, row, consts, w, act, picked, tokens):
     """columns: 3 first byte of the weights, 4 source, 5 target, 6 width, 7 place of eps in consts"""
     f = act[0]
     width = stage[6]
     t = take(work, row, 1)
     while t < tokens:
+        src = t
+        if stage[2] == 1:
+            src = picked[t]
         dst = stage[5] + t * width
-        rms_norm(f, stage[4] + (start + t) * width, dst, width, w, stage[3], consts[stage[7]])
+        rms_norm(f, stage[4] + src * width, dst, width, w, stage[3], consts[stage[7]])
         quantise(act, dst, width)
         t = take(work, row, 1)
 
 
-def rope_keep(stage, work, row, consts, act, angles, k, v, position, tokens):
-    """columns: 3 queries, 4 keys, 5 values, 6 heads, 7 key/value heads, 8 head_dim, 9 their place in the cache, 10 elements
-    of a head there, 11 place of the queries' scale in consts, 12 rotated pairs, 13 width of the queries, 14 of the keys"""
+def rope_keep(stage, work, row, consts, act, angles, cache, bits, where, tokens):
+    """columns: 3 queries, 4 keys, 5 values, 6 heads, 7 key/value heads, 8 head_dim, 9 the layer's place in the cache,
+    10 place of the queries' scale in consts, 11 rotated pairs, 12 width of the queries, 13 of the keys"""
     f = act[0]
-    heads, kv_heads, head_dim, half = stage[6], stage[7], stage[8], stage[12]
+    heads, kv_heads, head_dim = stage[6], stage[7], stage[8]
     every = heads + kv_heads
     unit = take(work, row, 1)
     while unit < tokens * every:
         t = unit // every
         h = unit % every
-        a = (position + t) * 2 * half
+        a = where[2 * t] * 2 * stage[11]
         if h < heads:
-            rope(f, stage[3] + t * stage[13] + h * head_dim, head_dim, half, angles, a, consts[stage[11]])
+            rope(f, stage[3] + t * stage[12] + h * head_dim, head_dim, stage[11], angles, a, consts[stage[10]])
         else:
-            h -= heads
-            place = stage[9] + h * stage[10]
-            i = t * stage[14] + h * head_dim
-            rope(f, stage[4] + i, head_dim, half, angles, a, np.float32(1))
-            keep_key(f, stage[4] + i, head_dim, k, place, position + t)
-            keep_value(f, stage[5] + i, head_dim, v, place, position + t)
+            i = t * stage[13] + (h - heads) * head_dim
+            rope(f, stage[4] + i, head_dim, stage[11], angles, a, np.float32(1))
+            o = stage[9] + (where[2 * t + 1] * kv_heads + h - heads) * PAGE * head_dim
+            keep(act, stage[4] + i, stage[5] + i, head_dim, cache, bits, o, where[2 * t] % PAGE)
         unit = take(work, row, 1)
 
 
-def attend(stage, work, row, act, k, v, s, stop, position, tokens, split):
-    """columns: 3 queries, 4 target, 5 heads, 6 key/value heads, 7 head_dim, 8 place in the cache, 9 elements of a head there,
-    10 where in s, after the threads' own scratch, partial results begin, 11 width of the queries and of the target
+def keep(act, i, j, head_dim, cache, bits, o, position):
+    """Put the key at i and the value at j into the cache, where the head's part of the page is at o."""
+    f, x = act[0], act[1]
+    k, v, k8, v8, ks, vs = cache
+    if bits == 8:
+        keep_key_8(f, x, i, head_dim, k8, ks, o, position)
+        keep_value_8(f, x, j, head_dim, v8, vs, o, position)
+    else:
+        keep_key(f, i, head_dim, k, o, position)
+        keep_value(f, j, head_dim, v, o, position)
 
-    With split > 0, that many tiles are units of their own, whose partial results the stage MERGE puts together.
+
+def attend(stage, work, row, act, cache, bits, s, stop, spans, pages, split):
+    """columns: 3 queries, 4 target, 5 heads, 6 key/value heads, 7 head_dim, 8 the layer's place in the cache, 9 where in s,
+    after the threads' own scratch, partial results begin, 10 width of the queries and of the target
+
+    With split > 0, there is one span, and that many pages are units of their own, whose partial results the stage MERGE puts
+    together.
     """
+    per_kv = stage[5] // stage[6]
+    parts = max(split, 1)
+    span = 0
+    before = 0  # units of the spans before this one
+    unit = take(work, row, 1)
+    while span < spans.shape[0] and poll(stop) == 0:
+        units = stage[6] * ((spans[span, 1] * per_kv + 3) // 4) * parts
+        if unit >= before + units:
+            before += units
+            span += 1
+        else:
+            c = unit - before
+            attend_unit(
+                stage, act, cache, bits, s, pages, split,
+                spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3], c // parts, c % parts,
+            )  # fmt: skip
+            unit = take(work, row, 1)
+
+
+def attend_unit(stage, act, cache, bits, s, pages, split, first_token, tokens, position, first_page, c, page):
+    """Up to four queries of one key/value head, and all positions that they see, or with split > 0 those of one page."""
     f = act[0]
-    heads, kv_heads, head_dim = stage[5], stage[6], stage[7]
+    heads, kv_heads, head_dim, width = stage[5], stage[6], stage[7], stage[10]
     per_kv = heads // kv_heads
-    width = stage[11]
     size = 32 + head_dim
+    scores = thread() * (4 * PAGE + 8 * size)
+    part = scores + 4 * PAGE
+    run = part + 4 * size
     queries = tokens * per_kv
     quads = (queries + 3) // 4
-    scores = thread() * (4 * TILE + 8 * size)
-    part = scores + 4 * TILE
-    run = part + 4 * size
-    tiles = max(split, 1)
-    unit = take(work, row, 1)
-    while unit < kv_heads * quads * tiles and poll(stop) == 0:
-        # the longest come first, so that the threads end together
-        c = unit // tiles
-        h = c % kv_heads
-        i0 = (quads - 1 - c // kv_heads) * 4
-        i1 = min(i0 + 1, queries - 1)
-        i2 = min(i0 + 2, queries - 1)
-        i3 = min(i0 + 3, queries - 1)
-        q = stage[3] + h * per_kv * head_dim
-        q0 = q + i0 // per_kv * width + i0 % per_kv * head_dim
-        q1 = q + i1 // per_kv * width + i1 % per_kv * head_dim
-        q2 = q + i2 // per_kv * width + i2 % per_kv * head_dim
-        q3 = q + i3 // per_kv * width + i3 % per_kv * head_dim
-        n0 = position + i0 // per_kv + 1
-        n1 = position + i1 // per_kv + 1
-        n2 = position + i2 // per_kv + 1
-        n3 = position + i3 // per_kv + 1
-        place = stage[8] + h * stage[9]
-        if split > 0:
-            p = unit % tiles * TILE
-            at = stage[10] + ((h * quads * 4 + i0) * tiles + unit % tiles * 4) * size
-            attend_tile(
-                f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, k, v, place + p * head_dim, head_dim, s, scores, at
-            )  # fmt: skip
-        else:
+    # the longest come first, so that the threads end together
+    h = c % kv_heads
+    i0 = (quads - 1 - c // kv_heads) * 4
+    i1 = min(i0 + 1, queries - 1)
+    i2 = min(i0 + 2, queries - 1)
+    i3 = min(i0 + 3, queries - 1)
+    q = stage[3] + first_token * width + h * per_kv * head_dim
+    q0 = q + i0 // per_kv * width + i0 % per_kv * head_dim
+    q1 = q + i1 // per_kv * width + i1 % per_kv * head_dim
+    q2 = q + i2 // per_kv * width + i2 % per_kv * head_dim
+    q3 = q + i3 // per_kv * width + i3 % per_kv * head_dim
+    n0 = position + i0 // per_kv + 1
+    n1 = position + i1 // per_kv + 1
+    n2 = position + i2 // per_kv + 1
+    n3 = position + i3 // per_kv + 1
+    if split > 0:
+        o = stage[8] + (pages[first_page + page] * kv_heads + h) * PAGE * head_dim
+        p = page * PAGE
+        at = stage[9] + ((h * quads * 4 + i0) * split + page * 4) * size
+        one_page(f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, cache, bits, o, head_dim, s, scores, at)
+    else:
+        for i in range(4):
+            clear_result(s, run + i * size, head_dim)
+        for p in range(0, n3, PAGE):
+            o = stage[8] + (pages[first_page + p // PAGE] * kv_heads + h) * PAGE * head_dim
+            one_page(f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, cache, bits, o, head_dim, s, scores, part)
             for i in range(4):
-                clear_result(s, run + i * size, head_dim)
-            for p in range(0, n3, TILE):
-                attend_tile(
-                    f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, k, v, place + p * head_dim, head_dim, s, scores, part
-                )  # fmt: skip
-                for i in range(4):
-                    merge(s, run + i * size, part + i * size, head_dim)
-            for i in range(min(4, queries - i0)):
-                j = i0 + i
-                dst = stage[4] + j // per_kv * width + (h * per_kv + j % per_kv) * head_dim
-                finish(s, run + i * size, head_dim, f, dst)
-                if head_dim % 32 == 0:
-                    quantise(act, dst, head_dim)
-        unit = take(work, row, 1)
+                merge(s, run + i * size, part + i * size, head_dim)
+        for i in range(min(4, queries - i0)):
+            j = i0 + i
+            dst = stage[4] + (first_token + j // per_kv) * width + (h * per_kv + j % per_kv) * head_dim
+            finish(s, run + i * size, head_dim, f, dst)
+            if head_dim % 32 == 0:
+                quantise(act, dst, head_dim)
 
 
-def merge_tiles(stage, work, row, act, s, tokens, split):
+def one_page(f, q0, q1, q2, q3, n0, n1, n2, n3, cache, bits, o, head_dim, s, scores, part):
+    """`attend_page` with a cache of either precision."""
+    k, v, k8, v8, ks, vs = cache
+    if bits == 8:
+        attend_page(load_i8, scaled, f, q0, q1, q2, q3, n0, n1, n2, n3, k8, v8, ks, vs, o, head_dim, s, scores, part)
+    else:
+        attend_page(load_f16, unscaled, f, q0, q1, q2, q3, n0, n1, n2, n3, k, v, ks, vs, o, head_dim, s, scores, part)
+
+
+def merge_pages(stage, work, row, act, s, tokens, split):
     """Columns as for `attend`."""
     f = act[0]
     heads, kv_heads, head_dim = stage[5], stage[6], stage[7]
     per_kv = heads // kv_heads
     size = 32 + head_dim
     quads = (tokens * per_kv + 3) // 4
-    run = thread() * (4 * TILE + 8 * size) + 4 * TILE + 4 * size
+    run = thread() * (4 * PAGE + 8 * size) + 4 * PAGE + 4 * size
     if split > 0:
         unit = take(work, row, 1)
         while unit < tokens * heads:
@@ -230,10 +287,10 @@ def merge_tiles(stage, work, row, act, s, tokens, split):
             h = unit % heads // per_kv
             i = t * per_kv + unit % heads % per_kv
             clear_result(s, run, head_dim)
-            for tile in range(split):
-                at = stage[10] + (h * quads * 4 + i // 4 * 4) * split * size + (tile * 4 + i % 4) * size
+            for page in range(split):
+                at = stage[9] + (h * quads * 4 + i // 4 * 4) * split * size + (page * 4 + i % 4) * size
                 merge(s, run, at, head_dim)
-            dst = stage[4] + t * stage[11] + unit % heads * head_dim
+            dst = stage[4] + t * stage[10] + unit % heads * head_dim
             finish(s, run, head_dim, f, dst)
             if head_dim % 32 == 0:
                 quantise(act, dst, head_dim)
@@ -261,38 +318,52 @@ def gated(stage, work, row, act, tokens):
         i = take(work, row, GRAIN)
 
 
-def run(program, consts, angles, w, act, k, v, s, stop, state, work, position, tokens, outputs, split):
-    """What every thread does. Each takes its share of a stage, a piece at a time, from the stage's counter in `work`."""
-    for row in range(program.shape[0]):
+def find_peaks(stage, work, row, f, peaks, stop, outputs):
+    """columns: 3 logits, 4 their width, 5 how many count"""
+    n = (stage[5] + PEAK - 1) // PEAK  # of a row
+    begin = take(work, row, GRAIN)
+    while begin < outputs * n and poll(stop) == 0:
+        for unit in range(begin, min(begin + GRAIN, outputs * n)):
+            at = unit % n * PEAK
+            peaks[unit] = peak(f, stage[3] + unit // n * stage[4] + at, stage[5] - at)
+        begin = take(work, row, GRAIN)
+
+
+def run(program, consts, angles, w, act, cache, bits, s, peaks, stop, state, work, where, spans, pages, picked, split):
+    """What every thread does. Each takes its share of a stage, a piece at a time, from the stage's counters in `work`."""
+    stages, tokens, outputs = program.shape[0], where.shape[0] // 2, picked.shape[0]
+    for row in range(stages):
         stage = program[row]
         op = stage[0]
-        start = 0
+        n = tokens
         if stage[2] == 1:
-            start = tokens - outputs
-        n = tokens - start
+            n = outputs
         if op == MATMUL:
-            matmul(stage, work, row, w, act, stop, n)
+            matmul(stage, work, row, stages, w, act, stop, n)
         elif op == RMS_NORM:
-            norm(stage, work, row, consts, w, act, start, n)
+            norm(stage, work, row, consts, w, act, view(picked), n)
         elif op == QUANTISE:
             quantise_rows(stage, work, row, act, n)
         elif op == ROPE_KEEP:
-            rope_keep(stage, work, row, consts, act, angles, k, v, position, n)
+            rope_keep(stage, work, row, consts, act, angles, cache, bits, view(where), n)
         elif op == ATTEND:
-            attend(stage, work, row, act, k, v, s, stop, position, n, split)
+            attend(stage, work, row, act, cache, bits, s, stop, spans, view(pages), split)
         elif op == MERGE:
-            merge_tiles(stage, work, row, act, s, n, split)
+            merge_pages(stage, work, row, act, s, n, split)
+        elif op == PEAKS:
+            find_peaks(stage, work, row, act[0], peaks, stop, n)
         else:
             gated(stage, work, row, act, n)
         if stage[1] == 1 and barrier(state, stop, team()) != 0:
             break
 
 
-# pythran export step(int64[:, :] order(C), float32[:], float32[:], uint8[:], float32[:], int8[:], float32[:], int32[:], float32[:], float32[:], float32[:], uint16[:], uint16[:], float32[:], int32[:], int32[:], int32[:], int, int, int, int, int)
+# pythran export step(int64[:, :] order(C), float32[:], float32[:], uint8[:], float32[:], int8[:], float32[:], int32[:], float32[:], float32[:], float32[:], uint16[:], uint16[:], int8[:], int8[:], float32[:], float32[:], int, float32[:], float32[:], int32[:], int32[:], int32[:], int64[:], int64[:, :] order(C), int64[:], int64[:], int, int)
 def step(
-    program, consts, angles, w, f, x, xd, xs, xm, xl, xr, k, v, s, stop, state, work, position, tokens, outputs, split, threads
+    program, consts, angles, w, f, x, xd, xs, xm, xl, xr, k, v, k8, v8, ks, vs, bits, s, peaks, stop, state, work,
+    where, spans, pages, picked, split, threads,
 ):  # fmt: skip
-    """Run `program` for `tokens` tokens from `position` on, and leave logits for the last `outputs` of them in f.
+    """Run `program` for some tokens, of one sequence or of several, and leave the logits of those picked in f.
 
     Parameters
     ----------
@@ -301,24 +372,33 @@ def step(
     angles : (positions, 2, pairs) float32, the cosines and sines of rope
     w : uint8, the packed weights
     f, x, xd, xs, xm, xl, xr : the activations (`matmul.py`)
-    k, v : uint16, the key/value cache in half precision
+    k, v : uint16, the cache of keys and of values in half precision, (layers, pages, key/value heads, a page of a head)
+    k8, v8, ks, vs : int8 and float32, the same cache in 8 bits and its scales; of the two caches one is used
+    bits : 16 or 8, which
     s : float32, scratch memory
+    peaks : (outputs, blocks of PEAK logits) float32; the largest of each block, or not a number if it has one that is not finite
     stop : (1,) int32, not 0 to stop
     state : (5,) int32, the threads' meeting place; 0 at first
-    work : (stages,) int32, how much of each stage has been taken; 0 at first
-    position, tokens, outputs, threads : int
-    split : int, the number of tiles of the cache that attention treats as units of their own; 0 for none
+    work : (threads, stages) int32, how much of each stage has been taken; 0 at first
+    where : (tokens, 2) int64, each token's position in its sequence, and the page that this is in
+    spans : (spans, 4) int64, tokens that follow each other in one sequence: the first of them, how many, its position, and
+        where in `pages` the sequence's begin
+    pages : int64, numbers of pages
+    picked : (outputs,) int64, the tokens whose logits are wanted
+    split : int, the number of pages of the only span that attention treats as units of their own; 0 for none
+    threads : int
 
     Returns
     -------
     int
-        0, or 1 if the step was stopped: the activations and the cache from `position` on are then of no use.
+        0, or 1 if the step was stopped: the activations and what was to come into the cache are then of no use.
     """
     #omp parallel num_threads(threads)
     if 1:
         act = (view(f), view(x), view(xd), view(xs), view(xm), view(xl), view(xr))
+        cache = (view(k), view(v), view(k8), view(v8), view(ks), view(vs))
         run(
-            program, view(consts), view(angles), view(w), act, view(k), view(v), view(s), view(stop), view(state), view(work),
-            position, tokens, outputs, split,
+            program, view(consts), view(angles), view(w), act, cache, bits, view(s), view(peaks), view(stop), view(state),
+            view(work), where, spans, pages, picked, split,
         )  # fmt: skip
     return poll(stop)

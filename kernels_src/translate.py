@@ -25,8 +25,10 @@ from pythran.spec import spec_parser
 # Pythran includes one header a function; ours come in one.
 OWN_INCLUDE = re.compile(r"#include <pythonic/(?:include/)?lanes/\w+\.hpp>\n")
 
-# In Pythran's text, a function imported from a file beside the kernel is declared in a struct of this name.
-IMPORTED = re.compile(r"(?=    struct __pythran_imported__)")
+# In Pythran's text, each function is declared in a struct of its name, which begins so for those imported from a file
+# beside the kernel.
+FUNCTION = re.compile(r"(?m)(?=^    struct \S+\n)")
+IMPORTED = "    struct __pythran_imported__"
 
 NOT_KERNELS = {"__init__.py", "translate.py"}
 
@@ -96,13 +98,17 @@ def functors(names):
 
 
 def inlined(text):
-    """C++ text in which the functions that a kernel imports from files beside it are compiled into their callers.
+    """C++ text in which the functions that a kernel imports from files beside it are compiled into their callers, and the
+    kernel's own are not.
 
-    Left to itself, g++ takes the many small functions of a large kernel for too much to inline, and is ten times slower.
+    Left to itself, g++ takes the many small functions of a large kernel for too much to inline, and is ten times slower;
+    and with all of it in one, it takes twice as long to compile.
     """
-    parts = IMPORTED.split(text)
-    parts[1:] = [part.replace("\n      inline\n", "\n      INLINE\n") for part in parts[1:]]
-    return "".join(parts).replace("pythonic::types::call(", "pythonic::lanes::call(")
+    first, *parts = FUNCTION.split(text)
+    for i, part in enumerate(parts):
+        own = not part.startswith(IMPORTED) and "argument_type0" in part  # constants are functions, too, without arguments
+        parts[i] = part.replace("\n      inline\n", f"\n      {'NOINLINE' if own else 'INLINE'}\n")
+    return "".join([first, *parts]).replace("pythonic::types::call(", "pythonic::lanes::call(")
 
 
 def fingerprint(folder):

@@ -23,7 +23,8 @@ KINDS = {kind.name: kind for kind in BLOCK_TYPES.values() if kind.name in LAYOUT
 SMALL = {"width": 256, "heads": 2, "kv_heads": 1, "head_dim": 16, "feed_forward": 32}  # wide enough for all block types
 RUNS = {name: (SMALL | {"block_type": name}, (1, 3, 7)) for name in KINDS}
 RUNS["three heads to one"] = ({"block_type": "Q4_1", "heads": 6, "kv_heads": 2, "width": 96, "rope_freqs": True}, (1, 3, 7))
-RUNS["over the border of a tile"] = ({"block_type": "F32", "heads": 1, "kv_heads": 1, "head_dim": 32}, (126, 1, 3, 5))
+RUNS["over the border of a page"] = ({"block_type": "F32", "heads": 1, "kv_heads": 1, "head_dim": 32}, (126, 1, 3, 5))
+RUNS["with a cache of 8 bits"] = ({"block_type": "F32", "heads": 3, "kv_heads": 1, "head_dim": 32, "width": 96}, (126, 1, 3, 5))
 
 # where blocks hold half-precision numbers; all their other bytes may be anything
 HALVES = {
@@ -70,11 +71,11 @@ def write_model(folder, run):
 def logits(kernel, path, steps, threads=1):
     """float32 (n, VOCAB): the logits that a kernel gives to the last tokens, at most 32, of each step of the tokens IDS."""
     with mock.patch.object(ops, "load", lambda: kernel), open_gguf(path) as gguf:
-        engine = Engine(gguf, threads=threads)
+        engine = Engine(gguf, threads=threads, cache_bits=8 if path.stem.endswith("8 bits") else 16)
         out = []
         for tokens in steps:
             part = IDS[len(engine.tokens) : len(engine.tokens) + tokens]
-            out.append(engine._step(part, min(tokens, 32), engine._stop).copy())
+            out.append(engine._step(part, min(tokens, 32), engine._stop)[0].copy())
         return np.concatenate(out)
 
 

@@ -18,6 +18,10 @@ alignas(16) constexpr int8_t IQ4_VALUES[16] = {-127, -104, -83, -65, -49, -35, -
 
 template <class A> INLINE void const *at(A const &a, int64_t i) { return a.buffer + i; }
 template <class A> INLINE void *to(A const &a, int64_t i) { return (void *)(a.buffer + i); }
+template <class A> INLINE none_type soon(A const &a, int64_t i) {
+  __builtin_prefetch(at(a, i));
+  return {};
+}
 template <class A> INLINE int32_t four(A const &x, int64_t j) {  // bytes
   int32_t t;
   std::memcpy(&t, x.buffer + j, 4);

@@ -15,6 +15,7 @@
 #ifndef INLINE
 #define INLINE inline __attribute__((always_inline))
 #endif
+#define NOINLINE inline __attribute__((noinline))
 
 PYTHONIC_NS_BEGIN
 namespace lanes {

@@ -4,7 +4,8 @@ It owns a model's packed weights, its activations and its key/value cache, and r
 and must be used by one thread at a time; every compiled call leaves the GIL free and obeys a stop flag.
 
 The cache keeps the tokens of the last run. Whatever prefix a new run shares with it is not computed again, which changes
-nothing but the time: a logit's bits do not depend on how the tokens before it were divided into steps.
+nothing but the time: a logit's bits do not depend on how the tokens before it were divided into steps, nor on what other
+sequences were in these.
 """
 
 import time
@@ -14,10 +15,11 @@ import numpy as np
 from ..errors import ContextFullError, OptionError
 from ..formats.blocks import BLOCK_TYPES, dequantize
 from . import ops
+from .cache import Cache, Sequence
 from .events import Done, Prefill, Stats, StopFlag, Token
 from .lookup import Lookup
 from .packed import rows
-from .program import SPLIT_TOKENS, TILE, Program
+from .program import PAGE, PEAK, SPLIT_TOKENS, Program
 from .sampling import Sampler
 from .weights import load_weights
 
@@ -36,18 +38,22 @@ class Engine:
     gguf : formats.gguf.GGUF
         May be closed afterwards.
     context : int, optional
-        Positions in the cache; by default the model's own context, at most 8192.
+        Most tokens of a sequence; by default the model's own context, at most 8192.
     threads : int, optional
         By default the physical cores that this process may use.
     weights : weights.Weights, optional
         Those of the file, if they are ready already; getting them ready can take seconds.
+    cache_bits : int
+        Of the numbers in the cache: 16, or 8 for half the memory and a little less precision.
+    room : int, optional
+        Positions in the cache for all sequences together; by default `context`.
 
     Attributes
     ----------
     context, threads, vocab_size : int
     weights : weights.Weights
     tokens : list of int
-        The ids that the cache holds.
+        The ids of the last run that the cache holds.
     guessing : bool
         Whether `generate` may put guesses into its steps (`lookup.py`): the same text, sooner.
 
@@ -56,22 +62,25 @@ class Engine:
     ModelFileError
         The model cannot be run.
     OptionError
-        `context` or `threads` is out of range.
+        `context`, `threads`, `cache_bits` or `room` is out of range.
     """
 
-    def __init__(self, gguf, context=None, threads=None, weights=None):
+    def __init__(self, gguf, context=None, threads=None, weights=None, cache_bits=16, room=None):
         self.weights = weights or load_weights(gguf)
         model = self.weights.model
         self.context = _within("context", context, 1, model.context, min(model.context, DEFAULT_CONTEXT))
         self.threads = _within("threads", threads, 1, 1024, ops.threads()[0])
         self.vocab_size = model.vocab
-        self.tokens = []
         self.guessing = True
         self._embedding = model.embedding
         self._kernel = ops.load()
+        room = _within("room", room, self.context, 2**31, self.context)
+        self._cache = Cache(model.layers, model.heads, room, cache_bits)
+        self._sequence = Sequence()
 
-        program = Program(min(MAX_TOKENS, self.context), MAX_OUTPUTS, self.context, self.threads)
+        program = Program(min(MAX_TOKENS, self.context), MAX_OUTPUTS, self._cache.pages, self.threads)
         model.write(program)
+        program.peaks(program.output, self.vocab_size)
         self._program = program
         self._table = program.table()  # (stages, COLUMNS) int64
         self._consts = program.consts()  # (n,) float32
@@ -84,25 +93,31 @@ class Engine:
         self._xm = np.zeros(n // 32, np.float32)  # scale * sum
         self._xl = np.zeros(n // 32, np.float32)  # scale * sum of the first 16
         self._xr = np.zeros(n // 32, np.float32)  # scale * sum of the last 16
-        elements = model.layers * model.heads.kv_count * program.positions * model.heads.dim
-        self._k = np.zeros(elements, np.uint16)  # (layers, kv_heads, positions / 16, head_dim, 16) float16
-        self._v = np.zeros(elements, np.uint16)  # (layers, kv_heads, positions, head_dim) float16
+        self._peaks = np.zeros(MAX_OUTPUTS * -(-self.vocab_size // PEAK), np.float32)  # (outputs, blocks)
         self._scratch = np.zeros(program.scratch, np.float32)
         self._meeting = np.zeros(5, np.int32)  # the threads' meeting place
-        self._work = np.zeros(len(self._table), np.int32)  # how much of each stage has been taken
+        self._work = np.zeros(self.threads * len(self._table), np.int32)  # how much of each stage has been taken
         self._stop = StopFlag()
 
     def close(self):
         """Let go of all memory. The engine cannot be used afterwards."""
-        self.__dict__ = {"tokens": [], "context": self.context, "threads": self.threads, "vocab_size": self.vocab_size}
+        kept = "context", "threads", "vocab_size"
+        self.__dict__ = {name: getattr(self, name) for name in kept} | {"_sequence": Sequence()}
+
+    @property
+    def tokens(self):
+        return self._sequence.tokens
+
+    @tokens.setter
+    def tokens(self, ids):
+        self._sequence.tokens = ids
 
     @property
     def memory(self) -> dict[str, int]:
         """Bytes of the weights, the cache and the rest."""
         arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
-        cache = self._k.nbytes + self._v.nbytes
-        rest = sum(array.nbytes for array in arrays.values()) - cache
-        return {"weights": self.weights.data.nbytes, "cache": cache, "activations": rest}
+        rest = sum(array.nbytes for array in arrays.values())
+        return {"weights": self.weights.data.nbytes, "cache": self._cache.nbytes, "activations": rest}
 
     def logits(self, ids):
         """The logits after every token.
@@ -129,7 +144,7 @@ class Engine:
         self._stop.clear()
         for start in range(0, len(ids), MAX_OUTPUTS):
             part = ids[start : start + MAX_OUTPUTS]
-            out[start : start + len(part)] = self._step(part, len(part), self._stop)
+            out[start : start + len(part)] = self._step(part, len(part), self._stop)[0]
         return out
 
     def generate(self, ids, sampling, end_ids=frozenset(), stop=None):
@@ -177,15 +192,15 @@ class Engine:
             prefill, decode = (now - begun, 0.0) if read is None else (read - begun, now - read)
             return Done(Stats(len(ids), reused, generated, prefill, decode), reason)
 
-        logits = None
+        outputs = None
         size = FIRST_TOKENS
         yield Prefill(reused, len(ids), reused)
         while len(self.tokens) < len(ids):
             part = ids[len(self.tokens) : len(self.tokens) + size]
             last = len(self.tokens) + len(part) == len(ids)
             before = time.perf_counter()
-            logits = self._step(part, int(last), stop)
-            if logits is None:
+            outputs = self._step(part, int(last), stop)
+            if outputs is None:
                 yield done("stopped")
                 return
             yield Prefill(len(self.tokens), len(ids), reused)
@@ -194,12 +209,13 @@ class Engine:
         read = time.perf_counter()
         most = sampler.sampling.max_tokens or self.context + 1  # never reached
         lookup = Lookup(ids)
-        guesses, row, seconds = [], 0, None  # what else was in the last step, and the row of its logits that is next
+        guesses, row, seconds = [], 0, None  # what else was in the last step, and the row of its outputs that is next
         while True:
             if stop.is_set():
                 yield done("stopped")
                 return
-            id = sampler.pick(logits[row], lookup.history)
+            logits, peaks = outputs
+            id = sampler.pick(logits[row], peaks[row], lookup.history)
             if id in end_ids:
                 yield done("end")
                 return
@@ -221,38 +237,71 @@ class Engine:
             room = min(self.context - len(self.tokens), most - generated) - 1
             guesses, row = lookup.guess(room) if self.guessing else [], 0
             before = time.perf_counter()
-            logits = self._step([id, *guesses], 1 + len(guesses), stop)
-            if logits is None:
+            outputs = self._step([id, *guesses], 1 + len(guesses), stop)
+            if outputs is None:
                 yield done("stopped")
                 return
             seconds = time.perf_counter() - before
 
     def _step(self, ids, outputs, stop):
-        """Run the tokens that follow those in the cache.
+        """`step` for the one sequence of `generate`."""
+        return self.step([(self._sequence, ids, outputs)], stop)
 
-        Returns the logits of the last `outputs` of them, float32 (outputs, vocab_size), a view that the next step overwrites;
-        or None if the flag stopped it, in which case the cache is as before.
+    def step(self, parts, stop):
+        """Compute tokens, of one sequence or of several at once; nobody's bits depend on the others.
+
+        Parameters
+        ----------
+        parts : list of (Sequence, list of int, int)
+            A sequence, the ids that follow its tokens, and of how many of these, the last, the logits are wanted. At most
+            MAX_TOKENS ids and MAX_OUTPUTS logits altogether.
+        stop : StopFlag
+
+        Returns
+        -------
+        (float32 (outputs, vocab_size), float32 (outputs, vocab_size / PEAK)) or None
+            The logits, and the largest of every PEAK of them, or not a number where one is not finite: views that the next
+            step overwrites. None if the flag stopped it; the sequences are then as before.
+
+        Raises
+        ------
+        ContextFullError
+            The cache is full.
         """
-        program = self._program
-        position, n = len(self.tokens), len(ids)
-        width = program.input.width
-        blocks = rows(self.weights.data, self._embedding, np.array(ids))  # (n, row_bytes) uint8
-        embedded = dequantize(BLOCK_TYPES[self._embedding.kind], blocks)  # (n, width) float32
-        self._f[program.input.base : program.input.base + n * width] = embedded.ravel()
-        split = -(-(position + n) // TILE) if n <= SPLIT_TOKENS else 0
+        ids, where, spans, pages, picked = [], [], [], [], []
+        for sequence, more, outputs in parts:
+            self._cache.fit(sequence, len(more))
+            position = len(sequence.tokens)
+            spans.append((len(ids), len(more), position, len(pages)))
+            where += [(p, sequence.pages[p // PAGE]) for p in range(position, position + len(more))]
+            pages += sequence.pages
+            ids += more
+            picked += range(len(ids) - outputs, len(ids))
+        self._embed(ids)
+        split = len(pages) if len(parts) == 1 and len(ids) <= SPLIT_TOKENS else 0
         self._meeting.fill(0)
         self._work.fill(0)
         stopped = self._kernel.step(
             self._table, self._consts, self._angles, self.weights.data, self._f, self._x, self._xd, self._xs, self._xm,
-            self._xl, self._xr, self._k, self._v, self._scratch, stop.array, self._meeting, self._work,
-            position, n, outputs, split, self.threads,
+            self._xl, self._xr, *self._cache.arrays, self._cache.bits, self._scratch, self._peaks, stop.array, self._meeting,
+            self._work, np.array(where).ravel(), np.array(spans), np.array(pages), np.array(picked, np.int64), split,
+            self.threads,
         )  # fmt: skip
         if stopped:
             return None
-        self.tokens.extend(ids)
-        width = program.output.width
-        logits = self._f[program.output.base : program.output.base + outputs * width]
-        return logits.reshape(outputs, width)[:, : self.vocab_size]
+        for sequence, more, _ in parts:
+            sequence.tokens.extend(more)
+        slot, n = self._program.output, len(picked)
+        logits = self._f[slot.base : slot.base + n * slot.width].reshape(n, slot.width)
+        blocks = -(-self.vocab_size // PEAK)
+        return logits[:, : self.vocab_size], self._peaks[: n * blocks].reshape(n, blocks)
+
+    def _embed(self, ids):
+        """Put the tokens' embeddings where the program begins."""
+        slot = self._program.input
+        blocks = rows(self.weights.data, self._embedding, np.array(ids))  # (n, row_bytes) uint8
+        embedded = dequantize(BLOCK_TYPES[self._embedding.kind], blocks)  # (n, width) float32
+        self._f[slot.base : slot.base + embedded.size] = embedded.ravel()
 
     def _checked(self, ids):
         ids = [int(id) for id in ids]

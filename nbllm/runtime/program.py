@@ -10,10 +10,11 @@ import numpy as np
 
 from .packed import ROWS, Matrix, Vector
 
-MATMUL, RMS_NORM, QUANTISE, ROPE_KEEP, ATTEND, MERGE, SILU_MUL = range(7)
+MATMUL, RMS_NORM, QUANTISE, ROPE_KEEP, ATTEND, MERGE, SILU_MUL, PEAKS = range(8)
 COLUMNS = 16
-TILE = 128  # positions of the cache that attention takes at a time
-SPLIT_TOKENS = 4  # steps of at most so many tokens share the cache's tiles among threads
+PAGE = 128  # positions of a page of the cache
+PEAK = 128  # logits of which the step tells the largest
+SPLIT_TOKENS = 4  # steps of at most so many tokens, all of one sequence, share its pages among threads
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Program:
     ----------
     max_tokens, max_outputs : int
         Most tokens in a step, and most of these whose logits are wanted.
-    context : int
-        Positions in the cache.
+    pages : int
+        Pages in the cache.
     threads : int
 
     Attributes
@@ -58,9 +59,8 @@ class Program:
         Where the tokens' embeddings go and where the logits come from; set by the architecture.
     """
 
-    def __init__(self, max_tokens, max_outputs, context, threads):
-        self.max_tokens, self.max_outputs, self.threads = max_tokens, max_outputs, threads
-        self.positions = -(-context // TILE) * TILE
+    def __init__(self, max_tokens, max_outputs, pages, threads):
+        self.max_tokens, self.max_outputs, self.pages, self.threads = max_tokens, max_outputs, pages, threads
         self.activations = 0
         self.scratch = 0
         self.input = self.output = None
@@ -98,21 +98,20 @@ class Program:
 
     def attention(self, layer, heads: Heads, q: Slot, k: Slot, v: Slot, target: Slot):
         """Turn q and k by rope, keep k and v in the cache, and attend to all positions up to each token's own."""
-        head_elements = self.positions * heads.dim
-        place = layer * heads.kv_count * head_elements
+        place = layer * self.pages * heads.kv_count * PAGE * heads.dim
         scale = self._const(heads.dim**-0.5)
         self._add(
             ROPE_KEEP,
-            [q.base, k.base, v.base, heads.count, heads.kv_count, heads.dim, place, head_elements,
+            [q.base, k.base, v.base, heads.count, heads.kv_count, heads.dim, place,
              scale, heads.rotated // 2, q.width, k.width],
         )  # fmt: skip
         result = 32 + heads.dim  # floats of a partial result
-        own = self.threads * (4 * TILE + 8 * result)
-        columns = [q.base, target.base, heads.count, heads.kv_count, heads.dim, place, head_elements, own, q.width]
+        own = self.threads * (4 * PAGE + 8 * result)
+        columns = [q.base, target.base, heads.count, heads.kv_count, heads.dim, place, own, q.width]
         self._add(ATTEND, columns)
         self._add(MERGE, columns)
         quads = -(-SPLIT_TOKENS * heads.group() // 4)
-        self.scratch = max(self.scratch, own + heads.kv_count * quads * 4 * (self.positions // TILE) * result)
+        self.scratch = max(self.scratch, own + heads.kv_count * quads * 4 * self.pages * result)
         if heads.dim % 32:  # whole blocks of 32 are quantised head by head already
             self.quantise(target)
 
@@ -123,6 +122,10 @@ class Program:
     def silu_mul(self, gate: Slot, up: Slot, target: Slot):
         """target = silu(gate) * up"""
         self._add(SILU_MUL, [gate.base, up.base, target.base, target.width])
+
+    def peaks(self, logits: Slot, vocab):
+        """Tell the largest of every PEAK of the `vocab` logits of each output."""
+        self._add(PEAKS, [logits.base, logits.width, vocab], outputs=True)
 
     def _const(self, value):
         if value not in self._consts:

@@ -12,6 +12,7 @@ import numpy as np
 
 from nbllm.errors import ModelFileError
 from nbllm.runtime.options import Sampling
+from nbllm.runtime.program import PEAK
 
 
 def penalise(logits, recent, penalty):
@@ -24,16 +25,26 @@ def penalise(logits, recent, penalty):
     logits[ids] = np.where(seen <= 0, seen * penalty, seen / penalty)
 
 
-def top_k(logits, k):
+def top_k(logits, peaks, k):
     """Ids of the k largest logits (all for k = 0), falling; of equal logits the smaller id comes first.
 
-    logits: float32 (vocab,) -> int64 (min(k, vocab) or vocab,)
+    logits: float32 (vocab,), peaks: float32 (vocab / PEAK,), the largest of each block -> int64 (min(k, vocab) or vocab,)
     """
     if not 0 < k < logits.size:
         return np.argsort(-logits, kind="stable")
-    smallest = np.partition(logits, logits.size - k)[logits.size - k]
-    ids = np.flatnonzero(logits >= smallest)  # (k or more,): a tie at the border brings more than k
+    ids = candidates(logits, peaks, k)
+    smallest = np.partition(logits[ids], ids.size - k)[ids.size - k]
+    ids = ids[logits[ids] >= smallest]  # (k or more,): a tie at the border brings more than k
     return ids[np.argsort(-logits[ids], kind="stable")[:k]]
+
+
+def candidates(logits, peaks, k):
+    """Ids, rising, among which the k largest logits are: those of the blocks whose peak is among the k largest peaks."""
+    if k >= peaks.size:
+        return np.arange(logits.size)
+    blocks = np.flatnonzero(peaks >= np.partition(peaks, peaks.size - k)[peaks.size - k])  # (k or more,)
+    ids = (blocks[:, None] * PEAK + np.arange(PEAK)).ravel()
+    return ids[ids < logits.size]
 
 
 def top_p(logits, p):
@@ -75,13 +86,15 @@ class Sampler:
         self._random = np.random.PCG64(self.seed)
         self._penalised = np.empty(vocab, np.float32)  # (vocab,) scratch: a fresh copy a token costs more than the rest
 
-    def pick(self, logits, recent) -> int:
+    def pick(self, logits, peaks, recent) -> int:
         """The next token's id.
 
         Parameters
         ----------
         logits : float32 (vocab,)
             Left as they are.
+        peaks : float32 (vocab / PEAK,)
+            The largest of every PEAK logits, or not a number where one is not finite; left as they are.
         recent : list of int
             All tokens so far, or at least the last `repeat_window`.
 
@@ -91,17 +104,20 @@ class Sampler:
             A logit is not finite.
         """
         options = self.sampling
-        if not np.isfinite(logits).all():
+        if not np.isfinite(peaks).all():
             raise ModelFileError("the model computed a value that is not a number, so its file is probably damaged; "
                                  "fetch it again, or use another model")
         window = recent[-options.repeat_window:] if options.repeat_window else []
         if options.repeat_penalty != 1 and len(window):
             np.copyto(self._penalised, logits)
-            logits = self._penalised
+            logits, peaks = self._penalised, peaks.copy()
             penalise(logits, window, options.repeat_penalty)
+            for block in {id // PEAK for id in window}:
+                peaks[block] = logits[block * PEAK : (block + 1) * PEAK].max()
         if options.temperature == 0:
-            return int(np.argmax(logits))
-        ids = top_k(logits, options.top_k)  # (n,)
+            block = int(peaks.argmax())
+            return block * PEAK + int(logits[block * PEAK : (block + 1) * PEAK].argmax())
+        ids = top_k(logits, peaks, options.top_k)  # (n,)
         ids = ids[: top_p(logits[ids], options.top_p)]
         ids = ids[: min_p(logits[ids], options.min_p)]
         share = np.cumsum(probabilities(logits[ids], options.temperature))  # (n,) float64

@@ -9,9 +9,11 @@ import pytest
 from nbllm.errors import ContextFullError, ModelFileError, OptionError
 from nbllm.formats.gguf import open_gguf
 from nbllm.runtime import lookup
+from nbllm.runtime.cache import Sequence
 from nbllm.runtime.engine import Engine
 from nbllm.runtime.events import Done, Prefill, StopFlag, Token
 from nbllm.runtime.options import Sampling
+from nbllm.runtime.program import PEAK
 
 GREEDY = Sampling(temperature=0, repeat_penalty=1, max_tokens=12)
 PROMPT = [int(id) for id in np.random.default_rng(5).integers(3, 300, 200)]
@@ -87,6 +89,60 @@ def test_guessing_stops_where_it_does_not_pay():
     for _ in range(30):
         seen.learn(3, 1, 1.2)
     assert all(seen.guess(3) for _ in range(10))
+
+
+@pytest.mark.parametrize("cache_bits", [16, 8])
+def test_sequences_that_share_steps_get_the_logits_that_they_get_alone(tiny_model, cache_bits):
+    random = np.random.default_rng(8)
+    with open_gguf(tiny_model) as gguf:
+        alone, together = (Engine(gguf, threads=2, cache_bits=cache_bits, room=room) for room in (None, 1024))
+        texts = [random.integers(0, alone.vocab_size, n).tolist() for n in (200, 130, 7, 128, 64)]
+        expected = [alone.logits(text) for text in texts]
+    stop = StopFlag()
+    sequences = [Sequence() for _ in texts]
+    while any(len(sequence.tokens) < len(text) for sequence, text in zip(sequences, texts, strict=True)):
+        parts = []
+        for sequence, text in zip(sequences, texts, strict=True):
+            more = text[len(sequence.tokens) : len(sequence.tokens) + int(random.choice([0, 1, 2, 30]))]
+            if more and random.random() < 0.1 and sequence.tokens:
+                del sequence.tokens[random.integers(len(sequence.tokens)) :]  # and goes on from there
+            elif more:
+                parts.append((sequence, more, min(len(more), 3)))
+        if not parts:
+            continue
+        logits, peaks = together.step(parts, stop)
+        row = 0
+        for sequence, _, outputs in parts:
+            n = len(sequence.tokens)
+            right = expected[sequences.index(sequence)][n - outputs : n]
+            assert np.array_equal(logits[row : row + outputs], right)
+            blocks = [right[:, at : at + PEAK].max(1) for at in range(0, right.shape[1], PEAK)]
+            assert np.array_equal(peaks[row : row + outputs], np.stack(blocks, 1))
+            row += outputs
+
+
+def test_a_full_cache_is_one_clear_line_and_leaves_the_sequences(tiny_model):
+    with open_gguf(tiny_model) as gguf:
+        engine = Engine(gguf, context=256)
+    a, b = Sequence(), Sequence()
+    engine.step([(a, PROMPT[:129], 1)], StopFlag())
+    with pytest.raises(ContextFullError, match="256"):
+        engine.step([(b, PROMPT[:1], 1)], StopFlag())
+    assert (len(a.tokens), len(b.tokens), b.pages) == (129, 0, [])
+    del a.tokens[100:]
+    engine.step([(a, PROMPT[:1], 1)], StopFlag())
+    engine.step([(b, PROMPT[:1], 1)], StopFlag())  # a has given back its second page
+
+
+def test_a_cache_of_8_bits_takes_half_the_memory_and_gives_nearly_the_same(tiny_model):
+    with open_gguf(tiny_model) as gguf:
+        half, small = (Engine(gguf, cache_bits=bits) for bits in (16, 8))
+        with pytest.raises(OptionError, match="cache_bits=4"):
+            Engine(gguf, cache_bits=4)
+    assert small.memory["cache"] < 0.65 * half.memory["cache"]  # heads of 16 numbers have one scale each
+    expected, got = half.logits(PROMPT), small.logits(PROMPT)
+    assert not np.array_equal(got, expected)
+    assert (got - expected).std() < 0.02 * expected.std()
 
 
 def test_a_following_turn_reads_only_its_new_tokens(engine):

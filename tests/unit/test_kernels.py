@@ -75,8 +75,8 @@ def test_every_function_has_the_bits_of_its_meaning(variant, probe_text):
     assert kernel_runs.differences(kernel_runs.probe(compiled), right) == {}
 
 
-def test_the_probe_uses_the_whole_vocabulary_but_for_threads_and_width():
+def test_the_probe_uses_the_whole_vocabulary_but_for_threads_width_and_hints():
     lanes = importlib.import_module("nbllm._kernels.python.lanes")  # which the probe imports as `lanes`
     functions = {name for name, value in vars(lanes).items() if callable(value) and not name.startswith("_")}
     used = set(vars(build_kernel.load(PROBE)))
-    assert functions - used == {"poll", "thread", "team", "take", "barrier", "wide"}
+    assert functions - used == {"poll", "thread", "team", "take", "barrier", "wide", "soon"}

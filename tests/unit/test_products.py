@@ -51,7 +51,7 @@ def product(blocks, kind, x):
         name="w", shape=(ROWS, COLUMNS), block_type=kind, nbytes=blocks.nbytes,
         read=lambda start=0, stop=None: blocks.ravel()[start:stop],
     )  # fmt: skip
-    packer, program = Packer(), Program(len(x), len(x), 128, 2)
+    packer, program = Packer(), Program(len(x), len(x), 1, 2)
     matrix = packer.matrix(tensor)
     source, target = program.slot(COLUMNS), program.slot(ROWS)
     program.quantise(source)
@@ -61,10 +61,12 @@ def product(blocks, kind, x):
     scale, total, *scaled = (np.zeros(n // 32, dtype) for dtype in (np.float32, np.int32, *[np.float32] * 3))
     f[source.base : source.base + x.size] = x.ravel()
     table, none = program.table(), np.zeros(1, np.float32)
+    half, small = np.zeros(1, np.uint16), np.zeros(1, np.int8)
     ops.load().step(
         table, none, none, np.concatenate([piece.copy() for piece in packer.pack()]), f, q, scale, total, *scaled,
-        np.zeros(1, np.uint16), np.zeros(1, np.uint16), none, np.zeros(1, np.int32), np.zeros(5, np.int32),
-        np.zeros(len(table), np.int32), 0, len(x), len(x), 0, 2,
+        half, half, small, small, none, none, 16, none, none, np.zeros(1, np.int32), np.zeros(5, np.int32),
+        np.zeros(2 * len(table), np.int32), np.zeros(2 * len(x), np.int64), np.zeros((1, 4), np.int64), np.zeros(1, np.int64),
+        np.arange(len(x)), 0, 2,
     )  # fmt: skip
     quantised = q[: x.size].reshape(-1, 32) * scale[: x.size // 32, None].astype(np.float64)
     used = x.astype(np.float64) if kind.elements == 1 else quantised.reshape(x.shape)

@@ -8,10 +8,21 @@ import numpy as np
 import pytest
 
 from nbllm.errors import ModelFileError, OptionError
+from nbllm.runtime.program import PEAK
 from nbllm.runtime.sampling import Sampler, Sampling, min_p, penalise, probabilities, top_k, top_p
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "sampling.json").read_text())
 VOCAB = 49152
+
+
+def peaks(logits):
+    """float32 (blocks,): the largest of each block of logits, as the kernel tells them."""
+    blocks = np.pad(logits, (0, -logits.size % PEAK), constant_values=-1e30).reshape(-1, PEAK)
+    return np.where(np.isfinite(blocks).all(1), blocks.max(1), np.nan).astype(np.float32)
+
+
+def pick(sampler, logits, recent=()):
+    return sampler.pick(logits, peaks(logits), recent)
 
 
 def log(values):
@@ -22,7 +33,7 @@ def log(values):
 def kept(case, filter, argument):
     """What a filter over a falling order leaves, as probabilities by id."""
     logits = log(case["probabilities"])
-    ids = top_k(logits, 0)
+    ids = top_k(logits, peaks(logits), 0)
     ids = ids[: filter(logits[ids], argument)]
     return dict(zip(ids.tolist(), probabilities(logits[ids]), strict=True))
 
@@ -36,7 +47,7 @@ def expected(case):
 
 @pytest.mark.parametrize("case", CASES["top_k"], ids=str)
 def test_top_k_has_llama_cpp_numbers(case):
-    ids = top_k(log(case["probabilities"]), case["value"])
+    ids = top_k(log(case["probabilities"]), peaks(log(case["probabilities"])), case["value"])
     assert dict(zip(ids.tolist(), probabilities(log(case["probabilities"])[ids]), strict=True)) == expected(case)
 
 
@@ -54,10 +65,10 @@ def test_min_p_has_llama_cpp_numbers(case):
 def test_temperature_has_llama_cpp_numbers(case):
     logits = log(case["probabilities"])
     if case["value"] == 0:  # greedy: the whole probability is on one token
-        pick = Sampler(Sampling(temperature=0), logits.size).pick(logits, [])
-        assert [float(i == pick) for i in range(logits.size)] == case["expected"]
+        picked = pick(Sampler(Sampling(temperature=0), logits.size), logits)
+        assert [float(i == picked) for i in range(logits.size)] == case["expected"]
     else:
-        ids = top_k(logits, 0)
+        ids = top_k(logits, peaks(logits), 0)
         found = dict(zip(ids.tolist(), probabilities(logits[ids], case["value"]), strict=True))
         assert found == expected(case)
 
@@ -75,7 +86,7 @@ def test_filters_in_any_order_keep_what_llama_cpp_keeps(case):
     """Over probabilities proportional to the id, the survivors can be counted by hand, as llama.cpp's test does."""
     n, lowest = case["vocab"], 0
     logits = log(np.arange(n))
-    ids = top_k(logits, 0)
+    ids = top_k(logits, peaks(logits), 0)
     for step in case["order"]:
         if step == "k":
             ids = ids[: case["top_k"]]
@@ -102,30 +113,44 @@ def random_logits(seed):
 @pytest.mark.parametrize("k", [1, 2, 40, VOCAB - 1, VOCAB, 0])
 def test_top_k_equals_a_full_stable_sort_also_with_ties(k):
     logits = np.round(random_logits(1))  # a few dozen distinct values: ties at every border
-    assert np.array_equal(top_k(logits, k), np.argsort(-logits, kind="stable")[: k or None])
+    assert np.array_equal(top_k(logits, peaks(logits), k), np.argsort(-logits, kind="stable")[: k or None])
+
+
+def test_a_penalty_also_lowers_the_peaks():
+    logits = random_logits(4)
+    logits[:PEAK] += 100  # one block has all of the largest
+    recent = list(range(PEAK - 1))
+    expected = logits.copy()
+    penalise(expected, recent, 100.0)
+    picked = [pick(Sampler(Sampling(temperature=1, top_k=2, repeat_penalty=100, repeat_window=PEAK, seed=i), VOCAB), logits, recent)
+              for i in range(50)]  # fmt: skip
+    assert picked == [PEAK - 1] * 50  # by far the likelier of the two
+    assert pick(Sampler(Sampling(temperature=0, repeat_penalty=100, repeat_window=PEAK), VOCAB), logits, recent + [PEAK - 1]) == (
+        expected[PEAK:].argmax() + PEAK
+    )
 
 
 def test_temperature_0_takes_the_largest_logit_and_the_smaller_id_of_two():
     logits = np.zeros(10, np.float32)
     logits[[4, 7]] = 2
-    assert Sampler(Sampling(temperature=0), 10).pick(logits, []) == 4
-    assert Sampler(Sampling(temperature=0, repeat_penalty=1.5), 10).pick(logits, [4]) == 7
+    assert pick(Sampler(Sampling(temperature=0), 10), logits) == 4
+    assert pick(Sampler(Sampling(temperature=0, repeat_penalty=1.5), 10), logits, [4]) == 7
 
 
 def test_the_penalty_sees_only_its_window_and_leaves_the_callers_logits_alone():
     logits = np.array([3, 2, 1], np.float32)
     before = logits.copy()
-    pick = Sampler(Sampling(temperature=0, repeat_penalty=2, repeat_window=2), 3).pick
-    assert pick(logits, [0, 2, 2]) == 0
-    assert pick(logits, [2, 0, 2]) == 1
-    assert Sampler(Sampling(temperature=0, repeat_penalty=2, repeat_window=0), 3).pick(logits, [0, 0]) == 0
+    sampler = Sampler(Sampling(temperature=0, repeat_penalty=2, repeat_window=2), 3)
+    assert pick(sampler, logits, [0, 2, 2]) == 0
+    assert pick(sampler, logits, [2, 0, 2]) == 1
+    assert pick(Sampler(Sampling(temperature=0, repeat_penalty=2, repeat_window=0), 3), logits, [0, 0]) == 0
     assert np.array_equal(logits, before)
 
 
 def draws(sampler, count=200):
     recent = []
     for i in range(count):
-        recent.append(sampler.pick(random_logits(i), recent))
+        recent.append(pick(sampler, random_logits(i), recent))
     return recent
 
 
@@ -145,19 +170,19 @@ def test_the_stream_of_a_seed_never_changes():
     """Recorded once: a change here changes what every saved seed means."""
     flat = np.zeros(1000, np.float32)
     sampler = Sampler(Sampling(temperature=1, top_k=0, top_p=1, min_p=0, repeat_penalty=1, seed=42), 1000)
-    assert [sampler.pick(flat, []) for _ in range(5)] == [773, 438, 858, 697, 94]
+    assert [pick(sampler, flat) for _ in range(5)] == [773, 438, 858, 697, 94]
 
 
 def test_draws_follow_the_probabilities():
     logits = log([0.1, 0.2, 0.3, 0.4])
     sampler = Sampler(Sampling(temperature=1, top_k=0, top_p=1, min_p=0, repeat_penalty=1, seed=1), 4)
-    counts = np.bincount([sampler.pick(logits, []) for _ in range(20000)], minlength=4)
+    counts = np.bincount([pick(sampler, logits) for _ in range(20000)], minlength=4)
     assert counts / 20000 == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=0.015)  # about 4 standard deviations
 
 
 def test_a_temperature_next_to_0_is_greedy():
     logits = random_logits(3)
-    assert Sampler(Sampling(temperature=1e-320, repeat_penalty=1, seed=1), VOCAB).pick(logits, []) == logits.argmax()
+    assert pick(Sampler(Sampling(temperature=1e-320, repeat_penalty=1, seed=1), VOCAB), logits) == logits.argmax()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -166,7 +191,7 @@ def test_a_logit_that_is_not_finite_is_one_clear_line(bad, temperature):
     logits = np.zeros(100, np.float32)
     logits[50] = bad
     with pytest.raises(ModelFileError, match="not a number") as error:
-        Sampler(Sampling(temperature=temperature), 100).pick(logits, [])
+        pick(Sampler(Sampling(temperature=temperature), 100), logits)
     assert "\n" not in str(error.value)
 
 
