@@ -83,19 +83,23 @@ TYPE_IDS = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 8, "BF16": 30}
 # ---- the container
 
 
-def string(text):
+LENGTHS = {1: "I", 2: "Q", 3: "Q"}  # version -> how counts, lengths and dimensions are stored
+
+
+def string(text, version=3):
     raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-    return struct.pack("<Q", len(raw)) + raw
+    return struct.pack("<" + LENGTHS[version], len(raw)) + raw
 
 
-def value(v):
+def value(v, version=3):
     """A metadata value's type and bytes: of bool, int (u32), float (f32), str, list of str, NumPy scalar or array."""
+    array = "<II" + LENGTHS[version]
     if isinstance(v, list):
-        return struct.pack("<IIQ", ARRAY, STRING, len(v)) + b"".join(map(string, v))
+        return struct.pack(array, ARRAY, STRING, len(v)) + b"".join(string(text, version) for text in v)
     if isinstance(v, str):
-        return struct.pack("<I", STRING) + string(v)
+        return struct.pack("<I", STRING) + string(v, version)
     if isinstance(v, np.ndarray):
-        return struct.pack("<IIQ", ARRAY, VALUE_TYPES[v.dtype.str[1:]], len(v)) + v.tobytes()
+        return struct.pack(array, ARRAY, VALUE_TYPES[v.dtype.str[1:]], len(v)) + v.tobytes()
     if isinstance(v, np.generic):
         return struct.pack("<I", VALUE_TYPES[v.dtype.str[1:]]) + v.tobytes()
     if isinstance(v, bool):
@@ -113,14 +117,14 @@ def gguf_head(metadata, tensors, version=3):
     tensors : dict
         Name to (shape in NumPy's order, number of the block type, bytes).
     """
-    alignment = metadata.get("general.alignment", 32)
-    head = bytearray(b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(metadata)))
+    alignment, length = metadata.get("general.alignment", 32), LENGTHS[version]
+    head = bytearray(b"GGUF" + struct.pack(f"<I2{length}", version, len(tensors), len(metadata)))
     for key, v in metadata.items():
-        head += string(key) + value(v)
+        head += string(key, version) + value(v, version)
     offset = 0
     for name, (shape, kind, size) in tensors.items():
         dims = shape[::-1]
-        head += string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
+        head += string(name, version) + struct.pack(f"<I{len(dims)}{length}IQ", len(dims), *dims, kind, offset)
         offset += size + -size % alignment
     return bytes(head) + bytes(-len(head) % alignment)
 

@@ -13,6 +13,7 @@ import tiny_gguf
 from nbllm.errors import ModelFileError, ModelNotFoundError
 from nbllm.formats.blocks import dequantize
 from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.tokenizers import load_tokenizer
 
 VALUES = {
@@ -42,13 +43,13 @@ def weights():
     }
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3])
 @pytest.mark.parametrize("alignment", [None, 1, 64, 4096])
 def test_metadata_and_tensors_are_those_written(tmp_path, weights, version, alignment):
     metadata = dict(VALUES) if alignment is None else {**VALUES, "general.alignment": alignment}
     path = write(tmp_path / "a.gguf", tiny_gguf.gguf_bytes(metadata, weights, version))
     with open_gguf(path) as file:
-        assert (file.path, file.version) == (path, version)
+        assert (file.path, file.container) == (path, f"GGUF {version}")
         assert list(file.metadata) == list(metadata) and list(file.tensors) == list(weights)
         for key, value in metadata.items():
             read = file.metadata[key]
@@ -163,12 +164,11 @@ DAMAGED = {  # what is wrong -> (the file, what the message names)
     "one byte": (b"G", "1 bytes"),
     "header cut": (header()[:23], "23 bytes"),
     "bad magic": (header(magic=b"GGUG"), "b'GGUG'"),
-    "zeros": (bytes(100), "not a GGUF file"),
-    "GGML file": (header(magic=b"tjgg"), "GGJT"),
+    "zeros": (bytes(100), "not a model file"),
+    "LoRA adapter": (header(magic=b"lagg"), "LoRA"),
     "web page": (b"<!DOCTYPE html><html><body>not found</body></html>", "web page"),
     "zip archive": (b"PK\3\4" + bytes(60), "zip archive"),
     "version 0": (header(version=0), "version 0"),
-    "version 1": (header(version=1), "version 1"),
     "version 99": (header(version=99), "version 99"),
     "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
     "tensors: 2**64 - 1": (header(n_tensors=2**64 - 1) + bytes(99), "number of tensors is 18446744073709551615"),
@@ -243,7 +243,7 @@ DAMAGED = {  # what is wrong -> (the file, what the message names)
 @pytest.mark.parametrize("raw, named", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_file_is_refused_in_one_line_that_names_the_field(tmp_path, raw, named):
     with pytest.raises(ModelFileError) as caught:
-        open_gguf(write(tmp_path / "damaged.gguf", raw))
+        open_model(write(tmp_path / "damaged.gguf", raw))
     message = str(caught.value)
     assert named in message and "damaged.gguf" in message and "\n" not in message
 
