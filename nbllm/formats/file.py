@@ -90,9 +90,12 @@ class ModelFile:
         ModelFileError
             The file was cut short since it was opened, or the disk fails.
         """
-        ends = [min(stop, file.start) for file in self._files[1:]] + [stop]  # of each part
-        parts = zip(self._files, ends, strict=True)
-        return np.concatenate([file.read(min(max(start, file.start), end), end) for file, end in parts])
+        pieces = [np.empty(0, np.uint8)]
+        for file, following in zip(self._files, [*self._files[1:], None], strict=True):
+            begin, end = max(start, file.start), min(stop, following.start) if following else stop
+            if begin < end:
+                pieces.append(file.read(begin, end))
+        return np.concatenate(pieces)
 
     def close(self):
         for file in self._files:

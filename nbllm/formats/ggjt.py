@@ -48,19 +48,12 @@ NEVER_MERGED = -1e9
 
 def read_llama(file):
     """As `open_model`, of an open File."""
-    part, container, era, numbers, tokens, scores = _part(file)
-    if EMBEDDING not in part.records:
-        part.cursor.fail(f"tensor {EMBEDDING!r} is missing")
-    width, record = numbers["n_embd"], part.records[EMBEDDING]
-    columns = record.shape[-1]
-    if width % columns:
-        part.cursor.fail(f"tensor {EMBEDDING!r} has rows of {columns}, no part of n_embd, {width}", at=record.offset)
-    count = width // columns
+    first = _part(file)
+    numbers, count = first.numbers, _count(first)
     files = file.followed_by([file.path.with_name(f"{file.path.name}.{i}") for i in range(1, count)])
-    parts = [part, *(_part(other)[0] for other in files[1:])]
-    hidden = _feed_forward(numbers)
-    sizes = {"V": numbers["n_vocab"], "E": width, "F": hidden}
-    tensors = joined(parts, _names(numbers["n_layer"]), sizes, era, COLUMNS)
+    parts = [first, *map(_part, files[1:])]
+    width, hidden = numbers["n_embd"], _feed_forward(numbers)
+    tensors = joined(parts, _names(numbers), {"V": numbers["n_vocab"], "E": width, "F": hidden}, COLUMNS)
     metadata = {
         "general.architecture": "llama",
         "general.file_type": numbers["ftype"],
@@ -73,17 +66,17 @@ def read_llama(file):
         "llama.attention.layer_norm_rms_epsilon": EPSILON,
         "llama.rope.dimension_count": numbers["n_rot"],
         "llama.rope.freq_base": ROPE_BASE,
-        **_tokenizer(tokens, scores),
+        **_tokenizer(first.tokens, first.scores),
     }
-    return ModelFile(container + (f", {count} parts" if count > 1 else ""), metadata, tensors, files)
+    return ModelFile(first.container + (f", {count} parts" if count > 1 else ""), metadata, tensors, files)
 
 
 def _part(file):
-    """Read one file: its Part, what it is, its Era, the numbers of its header, its tokens and scores."""
     cursor = Cursor(file, "<u4")
     magic = cursor.take(4, "the first bytes")
-    name = magic[::-1].decode("latin-1").upper()
-    versions = CONTAINERS[magic]
+    if magic not in CONTAINERS:
+        cursor.fail(f"a file of LLaMA does not begin with {magic!r}")
+    name, versions = magic[::-1].decode().upper(), CONTAINERS[magic]
     version = None if None in versions else cursor.integer("<u4", "the version")
     if version not in versions:
         cursor.fail(f"{name} version {version} is not supported", f"use one of version {', '.join(map(str, versions))}")
@@ -100,15 +93,28 @@ def _part(file):
         cursor.fail(f"n_vocab is {numbers['n_vocab']}, but there are {len(tokens)} tokens")
     if version is None and _is_stock(tokens):
         scores = _stock_scores(tokens)
-    head, era = cursor.data[: cursor.position], versions[version]
-    part = Part(file, cursor, head, records(cursor, _names(numbers["n_layer"]), era, aligned=magic == b"tjgg"))
-    return part, name if version is None else f"{name} {version}", era, numbers, tokens, scores
+    container, era = name if version is None else f"{name} {version}", versions[version]
+    head = cursor.data[: cursor.position]
+    found = records(cursor, _names(numbers), era, aligned=magic == b"tjgg")
+    return Part(file, cursor, container, era, numbers, tokens, scores, head, found)
 
 
-def _names(layers):
+def _count(part):
+    """How many parts there are: as many as the embedding is cut into."""
+    if EMBEDDING not in part.records:
+        part.cursor.fail(f"tensor {EMBEDDING!r} is missing")
+    record, width = part.records[EMBEDDING], part.numbers["n_embd"]
+    if width % record.shape[-1]:
+        part.cursor.fail(
+            f"tensor {EMBEDDING!r} has rows of {record.shape[-1]}, no part of n_embd, {width}", at=record.offset
+        )
+    return width // record.shape[-1]
+
+
+def _names(numbers):
     return TENSORS | {
         f"layers.{i}.{name}": target and (f"blk.{i}.{target[0]}", target[1])
-        for i in range(layers)
+        for i in range(numbers["n_layer"])
         for name, target in LAYER_TENSORS.items()
     }
 

@@ -22,7 +22,7 @@ ALIGNMENT = 32
 
 SIZES = {  # field of a header -> least and most; far beyond any real model's
     "n_vocab": (1, MAX_TOKENS), "n_ctx": (1, 1 << 24), "n_embd": (1, 1 << 17), "n_mult": (1, 1 << 17),
-    "n_head": (1, 4096), "n_layer": (1, 1024), "n_rot": (1, 1 << 17), "ftype": (0, 2999),
+    "n_head": (1, 4096), "n_layer": (1, 1024), "n_rot": (1, 1 << 17), "ftype": (0, 2**31 - 1),
 }  # fmt: skip
 
 
@@ -101,6 +101,12 @@ class Part:
     file : File
     cursor : Cursor
         To fail with.
+    container : str
+    era : Era
+    numbers : dict of str to int
+        Of the header.
+    tokens : list of bytes
+    scores : list of float
     head : bytes
         All before the first record.
     records : dict of str to Record
@@ -109,6 +115,11 @@ class Part:
 
     file: File
     cursor: Cursor
+    container: str
+    era: Era
+    numbers: dict
+    tokens: list
+    scores: list
     head: bytes
     records: dict
 
@@ -185,7 +196,9 @@ def records(cursor, names, era, aligned):
         if kind is None or kind.name not in era.types:
             known = ", ".join(kind.name for kind in BLOCK_TYPES.values() if kind.name in era.types)
             cursor.fail(f"tensor {short(name)} has block type {type_id}, which is none of {known}")
-        if 0 in shape or shape[-1] % kind.elements:
+        if 0 in shape:
+            cursor.fail(f"tensor {short(name)} has a dimension of 0")
+        if shape[-1] % kind.elements:
             cursor.fail(f"tensor {short(name)} has rows of {shape[-1]}, no multiple of {kind.name}'s {kind.elements}")
         nbytes = math.prod(shape) // kind.elements * era.stored(kind).itemsize
         if aligned:
@@ -196,7 +209,7 @@ def records(cursor, names, era, aligned):
     return found
 
 
-def joined(parts, names, sizes, era, columns=()):
+def joined(parts, names, sizes, columns=()):
     """The tensors of all parts, each checked to be there in its shape.
 
     Parameters
@@ -206,7 +219,6 @@ def joined(parts, names, sizes, era, columns=()):
         A tensor's name in the file -> GGUF's, and a letter of `sizes` for each of its dimensions, slowest first; None
         for one that may be there and is not needed.
     sizes : dict of str to int
-    era : Era
     columns : tuple of str
         Endings of the names of those matrices that are cut into columns; the others are cut into rows.
 
@@ -240,6 +252,6 @@ def joined(parts, names, sizes, era, columns=()):
             first.cursor.fail(f"tensor {short(name)} has shape {shape}, by the header {expected}", at=record.offset)
         nbytes = math.prod(shape) // record.kind.elements * record.kind.bytes
         tensors[new_name] = OldTensor(
-            new_name, tuple(shape), record.kind, pieces[0][1], nbytes, first.file, era, pieces, by_columns
+            new_name, tuple(shape), record.kind, pieces[0][1], nbytes, first.file, first.era, pieces, by_columns
         )
     return tensors

@@ -52,21 +52,22 @@ def read_gptj(file):
     n_vocab, width, heads, rotated = (numbers[name] for name in ("n_vocab", "n_embd", "n_head", "n_rot"))
     if width % heads or rotated > width // heads:
         cursor.fail(f"n_embd, n_head and n_rot are {width}, {heads} and {rotated}, which do not fit each other")
-    count = cursor.integer("<i4", "the number of tokens")
-    if count != n_vocab:
-        cursor.fail(f"the number of tokens is {count}, but n_vocab {n_vocab}")
-    tokens, _ = vocabulary(cursor, n_vocab, False, EMBEDDING.encode())
+    version, ftype = divmod(numbers["ftype"], 1000)
+    if version >= len(ERAS):
+        cursor.fail(f"ftype is {numbers['ftype']}, its quantisation version {version}, not 0 to {len(ERAS) - 1}")
+    cursor.take(4, "n_vocab, a second time")
+    tokens, scores = vocabulary(cursor, n_vocab, False, EMBEDDING.encode())
     if len(tokens) != n_vocab:
         cursor.fail(f"n_vocab is {n_vocab}, but there are {len(tokens)} tokens")
-    era, ftype = ERAS[numbers["ftype"] // 1000], numbers["ftype"] % 1000
-    head = cursor.data[: cursor.position]
+    head, era = cursor.data[: cursor.position], ERAS[version]
     names = TENSORS | {
         f"transformer.h.{i}.{name}": (f"blk.{i}.{target}", letters)
         for i in range(numbers["n_layer"])
         for name, (target, letters) in LAYER_TENSORS.items()
     }
-    part = Part(file, cursor, head, records(cursor, names, era, aligned=False))
-    tensors = joined([part], names, {"V": n_vocab, "E": width, "F": 4 * width}, era)
+    found = records(cursor, names, era, aligned=False)
+    part = Part(file, cursor, "GGML", era, numbers, tokens, scores, head, found)
+    tensors = joined([part], names, {"V": n_vocab, "E": width, "F": 4 * width})
     metadata = {
         "general.architecture": "gptj",
         "general.file_type": ftype,
@@ -80,4 +81,4 @@ def read_gptj(file):
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.tokens": [token.decode("utf-8", "surrogateescape") for token in tokens],
     }
-    return ModelFile("GGML", metadata, tensors, [file])
+    return ModelFile(part.container, metadata, tensors, [file])

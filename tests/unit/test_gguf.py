@@ -29,6 +29,7 @@ VALUES = {
 
 
 def write(path, raw):
+    path.unlink(missing_ok=True)  # some file systems wait for the disk when a file is overwritten
     path.write_bytes(raw)
     return path
 
@@ -261,6 +262,78 @@ def test_what_is_no_file_is_refused_in_one_line(tmp_path):
         open_gguf("a\0b")
 
 
+# ---- models in several files
+
+
+def part(number, parts, tensors, total=3, **changes):
+    """The bytes of one part; `changes` replace its split keys, None leaves one out."""
+    split = {"no": np.uint16(number), "count": np.uint16(parts), "tensors_count": np.int32(total)} | changes
+    keys = {f"split.{key.replace('_', '.')}": value for key, value in split.items() if value is not None}
+    own = {"general.name": "first"} if number == 0 else {}
+    return tiny_gguf.gguf_bytes(own | keys, {name: (np.full(32, i, np.float32), "F32") for i, name in enumerate(tensors)})
+
+
+def write_parts(folder, *parts, name="m-{:05d}-of-{:05d}.gguf"):
+    """Write parts, None leaves one out; returns the path of the first."""
+    paths = [folder / name.format(i + 1, len(parts)) for i in range(len(parts))]
+    for path, raw in zip(paths, parts, strict=True):
+        if raw is not None:
+            write(path, raw)
+    return paths[0]
+
+
+def test_a_model_in_three_files_is_one(tmp_path):
+    with open_gguf(write_parts(tmp_path, part(0, 3, "a"), part(1, 3, "b"), part(2, 3, "c"))) as file:
+        assert file.metadata["general.name"] == "first" and list(file.tensors) == ["a", "b", "c"]
+        assert file.container == "GGUF 3, 3 parts"
+        for i, tensor in enumerate(file.tensors.values()):
+            assert tensor.read().tobytes() == tensor.data.tobytes() == file.read(tensor.offset, tensor.offset + 128).tobytes()
+            assert i == 0 or tensor.offset > list(file.tensors.values())[i - 1].offset
+    with pytest.raises(ValueError, match="closed"):
+        tensor.data
+
+
+def test_the_only_part_of_a_model_may_have_any_name(tmp_path):
+    with open_gguf(write(tmp_path / "m.gguf", part(0, 1, "abc"))) as file:
+        assert list(file.tensors) == ["a", "b", "c"] and file.container == "GGUF 3"
+
+
+LATER = part(1, 2, "bc")
+DAMAGED_PARTS = {  # what is wrong -> (the parts, what the message names)
+    "second missing": ((part(0, 2, "a"), None), "has 2 parts, and 'm-00002-of-00002.gguf' is not beside it"),
+    "second damaged": ((part(0, 2, "a"), LATER[:-60]), "'m-00002-of-00002.gguf': tensor 'c' ends at byte"),
+    "second of another magic": ((part(0, 2, "a"), b"tjgg" + LATER[4:]), "does not begin with b'tjgg'"),
+    "second is the first": ((part(0, 2, "a"), part(0, 2, "bc")), "split.no is 0, not 1"),
+    "first is the second": ((part(1, 2, "a"), LATER), "it is not the first of 2 parts"),
+    "second of three": ((part(0, 2, "a"), part(1, 3, "bc")), "split.count is 3, not 2"),
+    "second not a part": ((part(0, 2, "a"), part(1, 2, "bc", count=None)), "split.count is None, not 2"),
+    "more parts than the name says": ((part(0, 3, "a"), LATER), "split.count is 3, and the file's name is not like it"),
+    "no parts": ((part(0, 0, "a"), LATER), "split.count is 0, not a number from 1 to 1024"),
+    "too many parts": ((part(0, 2000, "a"), LATER), "split.count is 2000, not a number from 1 to 1024"),
+    "count of a text": ((part(0, 2, "a", count="2"), LATER), "split.count is '2'"),
+    "tensor in both": ((part(0, 2, "ab"), LATER), "tensor 'b' is in an earlier part too"),
+    "tensors missing": ((part(0, 2, "a", 4), LATER), "split.tensors.count is 4, not 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("parts, named", DAMAGED_PARTS.values(), ids=DAMAGED_PARTS)
+def test_parts_that_do_not_make_a_model_are_refused_in_one_line(tmp_path, parts, named):
+    with pytest.raises(ModelFileError) as caught:
+        open_model(write_parts(tmp_path, *parts))
+    assert named in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_whoever_opens_a_later_part_is_told_the_first(tmp_path):
+    first = write_parts(tmp_path, part(0, 2, "a"), LATER)
+    with pytest.raises(ModelFileError, match="open 'm-00001-of-00002.gguf'"):
+        open_gguf(first.with_name("m-00002-of-00002.gguf"))
+    with pytest.raises(ModelFileError, match="the first to NAME-00001-of-00002.gguf"):
+        open_gguf(first.rename(tmp_path / "other.gguf"))
+
+
+# ---- files damaged anywhere
+
+
 def survives(path):
     """Read the file and all that hangs on it: True, or False when it is refused with one line."""
     try:
@@ -274,8 +347,9 @@ def survives(path):
         return False
 
 
-def test_a_file_cut_anywhere_is_refused(tmp_path):
-    raw = tiny_gguf.gguf_bytes(*tiny_gguf.llama(block_type="Q8_0", layers=1))
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_file_cut_anywhere_is_refused(tmp_path, version):
+    raw = tiny_gguf.gguf_bytes(*tiny_gguf.llama(block_type="Q8_0", layers=1), version)
     draw, refused = random.Random(6), 0
     cuts = [*range(0, 200), *(draw.randrange(len(raw) - 32) for _ in range(400))]  # the last tensor may end unpadded
     for cut in cuts:
@@ -283,12 +357,13 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
     assert refused == len(cuts) and survives(write(tmp_path / "cut.gguf", raw))
 
 
-def test_changed_bytes_never_do_worse_than_a_refusal(tmp_path):
-    raw = tiny_gguf.gguf_bytes(*tiny_gguf.llama(block_type="Q8_0", layers=1))
+@pytest.mark.parametrize(("version", "files"), [(1, 500), (3, 2500)])
+def test_changed_bytes_never_do_worse_than_a_refusal(tmp_path, version, files):
+    raw = tiny_gguf.gguf_bytes(*tiny_gguf.llama(block_type="Q8_0", layers=1), version)
     head = raw.index(b"blk.0.ffn_down.weight") + 100  # beyond it there are only weights
     extremes = [0, 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1, 2**64 - 32]
     draw, outcomes = random.Random(7), []
-    for _ in range(3000):
+    for _ in range(files):
         changed = bytearray(raw)
         for _ in range(draw.choice([1, 1, 1, 2, 8])):
             at = draw.choice([draw.randrange(head), draw.randrange(1200), draw.randrange(24)])
