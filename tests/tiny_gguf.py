@@ -1,10 +1,11 @@
 """Writes small GGUF files: any metadata and tensors, or a random, seeded model of architecture llama.
 
-Own code on purpose, so that the reader is not tested against itself. Knows just enough quantisation for small models.
+Own code on purpose, so that the reader is not tested against itself.
 """
 
 import struct
 
+import encoders
 import numpy as np
 
 VALUE_TYPES = {  # NumPy kind and size -> GGUF value type
@@ -22,7 +23,7 @@ SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 WORDS = ["Ġthe", "Ġand", "Ġof", "Ġto", "hello", "Ġworld", "user", "assistant", "system", "ing", "tion", "Ġmoon"]
 
 
-# ---- quantisation: float32 (rows, columns) -> uint8 (rows, row_bytes)
+# ---- quantisation: float32 (blocks, elements) -> uint8 (blocks, bytes)
 
 
 def encode(values, block_type):
@@ -32,52 +33,20 @@ def encode(values, block_type):
     return function(blocks).tobytes()
 
 
-def _bytes(array, dtype):
-    return array.astype(dtype).reshape(len(array), -1).view(np.uint8)  # (blocks, bytes)
-
-
-def _inverse(d):
-    return np.divide(1, d, out=np.zeros_like(d), where=d != 0)
-
-
-def _nibbles(codes):
-    codes = codes.astype(np.uint8)  # (blocks, 32)
-    return codes[:, :16] | codes[:, 16:] << 4
-
-
 def _bf16(blocks):
     bits = blocks.view(np.uint32)
-    return _bytes((bits + 0x7FFF + (bits >> 16 & 1)) >> 16, "<u2")  # round to nearest, ties to even
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")  # round to nearest, ties to even
 
 
-def _q4_0(blocks):
-    peak = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], 1)  # (blocks, 1) of the largest magnitude
-    d = (peak / -8).astype(np.float32)
-    codes = np.clip(np.floor(blocks * _inverse(d) + np.float32(8.5)), 0, 15)
-    return np.concatenate([_bytes(d, "<f2"), _nibbles(codes)], 1)
-
-
-def _q4_1(blocks):
-    low = blocks.min(1, keepdims=True)
-    d = ((blocks.max(1, keepdims=True) - low) / 15).astype(np.float32)
-    codes = np.clip(np.floor((blocks - low) * _inverse(d) + np.float32(0.5)), 0, 15)
-    return np.concatenate([_bytes(d, "<f2"), _bytes(low, "<f2"), _nibbles(codes)], 1)
-
-
-def _q8_0(blocks):
-    d = (np.abs(blocks).max(1, keepdims=True) / 127).astype(np.float32)
-    return np.concatenate([_bytes(d, "<f2"), _bytes(np.rint(blocks * _inverse(d)), np.int8)], 1)
+def _encoder(block_type):
+    return lambda blocks: np.frombuffer(encoders.encode(blocks, block_type), np.uint8)
 
 
 ENCODERS = {  # name -> elements of a block, function
-    "F32": (1, lambda blocks: _bytes(blocks, "<f4")),
-    "F16": (1, lambda blocks: _bytes(blocks, "<f2")),
+    **{name: (encoders.ENCODERS[name][0], _encoder(name)) for name in ("F32", "F16", "Q4_0", "Q4_1", "Q8_0")},
     "BF16": (1, _bf16),
-    "Q4_0": (32, _q4_0),
-    "Q4_1": (32, _q4_1),
-    "Q8_0": (32, _q8_0),
 }
-TYPE_IDS = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 8, "BF16": 30}
+TYPE_IDS = {name: encoders.IDS[name] for name in ENCODERS.keys() & encoders.IDS.keys()} | {"BF16": 30}
 
 
 # ---- the container
