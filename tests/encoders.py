@@ -1,7 +1,7 @@
-"""Quantises float32 weights into the blocks of every era, for model files that must be those of the recorded models, byte for byte.
+"""Quantises float32 weights into blocks, as each of ggml's three eras stored them.
 
-The values are what ggml's plain quantisers give up to the choice of scales, which is the simplest; the order of the float32
-operations is that of the recorded models: do not tidy it. Shares nothing with `nbllm.formats`.
+Every block gets the simplest scales that fit it. The order of the float32 operations is that of the models whose logits
+were recorded, which must come out byte for byte: do not tidy it. Shares nothing with `nbllm.formats`.
 """
 
 import numpy as np
@@ -91,7 +91,8 @@ def _planes(codes, bits, group):
 
 
 def _minima(x, group, top, most):
-    """What Q2_K, Q4_K and Q5_K share: d, dmin (blocks,) float16; scales, minima (blocks, groups), codes (blocks, 256) uint8."""
+    """What Q2_K, Q4_K and Q5_K share: d, dmin float16 (blocks,); scales, minima uint8 (blocks, groups); codes uint8
+    (blocks, 256)."""
     x = x.reshape(len(x), -1, group)  # (blocks, groups, group)
     low = np.minimum(x.min(2), 0)
     scale = (x.max(2) - low) / top
@@ -128,7 +129,7 @@ def _q5_k(x):
 
 
 def _signed(x, least, scale_least):
-    """What Q3_K and Q6_K share: d (blocks,) float16, scales (blocks, 16) and codes (blocks, 256), both integers from least."""
+    """What Q3_K and Q6_K share: d float16 (blocks,), scales int32 (blocks, 16), codes int32 (blocks, 256)."""
     x = x.reshape(len(x), 16, 16)
     scale = _peak(x) / least  # (blocks, 16)
     d = (_peak(scale) / scale_least).astype(np.float16)
@@ -149,7 +150,8 @@ def _q3_k(x):
 def _q6_k(x):
     d, scales, codes = _signed(x, -32.0, -128.0)
     codes = (codes + 32).astype(np.uint8)
-    return np.concatenate([_planes(codes & 15, 4, 64), _planes(codes >> 4, 2, 32), _raw(scales, np.int8), _raw(d, "<f2")], 1)
+    parts = _planes(codes & 15, 4, 64), _planes(codes >> 4, 2, 32), _raw(scales, np.int8)
+    return np.concatenate([*parts, _raw(d, "<f2")], 1)
 
 
 PLAIN = {"F32": "<f4", "F16": "<f2"}

@@ -1,5 +1,5 @@
-"""Small random models in every container of 2023, written again byte for byte from seeds, and what the programs of that year
-made of them (tests/data/models_2023.npz).
+"""Small random models in every container of 2023, written again from seeds, byte for byte; and the logits that other
+programs gave for them (tests/data/models_2023.npz).
 
 Shares nothing with `nbllm.formats`. The order of draws, tensors and keys is that of the recorded files: do not tidy it.
 """
@@ -18,8 +18,8 @@ RECORDED = Path(__file__).parent / "data" / "models_2023.npz"
 STEP = 1 / 1024  # of the recorded logits
 
 WORDS = (
-    "he|ll|hell|hello| t| th|the| the|in|er|an| a|on|re| s| w| hello|or|ld| wor|wor| world|world|at| c| cat|cat|is| is|it| it"
-    "|é|ñ| 你|好"
+    "he|ll|hell|hello| t| th|the| the|in|er|an| a|on|re| s| w| hello|or|ld| wor|wor| world|world|at| c| cat|cat|is| is"
+    "|it| it|é|ñ| 你|好"
 ).split("|")
 
 NARROW = dict(vocab=320, width=32, heads=2, layers=32, feed_forward=96)
@@ -125,7 +125,7 @@ with np.load(RECORDED) as _file:
 
 
 def recorded(name):
-    """The token ids int32 (n,) and the logits recorded for a model: float32 (n, vocab), or (vocab,) after the last of them."""
+    """Token ids int32 (n,) and the logits recorded for a model: float32 (n, vocab), or (vocab,) of the last alone."""
     with np.load(RECORDED) as file:
         return file[f"{name}-tokens"].astype(np.int32), file[f"{name}-logits"].astype(np.float32) * np.float32(STEP)
 

@@ -65,7 +65,7 @@ class Era:
 
 def _halves(packed):
     """Codes 2j and 2j + 1 in byte j -> codes j and j + 16: uint8 (..., 16) both."""
-    codes = np.ascontiguousarray(packed).astype("<u2").view("<u8")  # (..., 4): eight codes each, two in every second byte
+    codes = np.ascontiguousarray(packed).astype("<u2").view("<u8")  # (..., 4): two codes in every second byte
     codes |= codes << np.uint64(4)
     codes &= np.uint64(0x0F0F0F0F0F0F0F0F)  # now one in each byte
     out = np.empty((*codes.shape[:-1], 2), "<u8")

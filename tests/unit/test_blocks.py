@@ -1,5 +1,5 @@
-"""Dequantisation equals the `gguf` package's, bit for bit, for every block type there is a layout of; and for those that
-this package does not know, what a plain loop over the elements gives."""
+"""Dequantisation equals, bit for bit, that of the `gguf` package for every block type that this knows, and what a plain
+loop over the elements gives for the others."""
 
 import gguf
 import numpy as np

@@ -1,5 +1,5 @@
-"""Models of 2023, whatever container they are in: the weights are those that were written, and the logits those that the
-programs of that year gave."""
+"""Models of 2023, whatever container they are in: the weights are those that were written, and the logits those that
+other programs gave."""
 
 import hashlib
 from functools import cache
@@ -20,8 +20,8 @@ from nbllm.runtime.weights import load_weights
 
 RUN = [name for name in DIGESTS if ("gptj" if MODELS[name].gptj else "llama") in ARCHITECTURES]
 
-# What the logits, of standard deviation 3, may differ by: the programs of 2023 kept F16 tables and quantised activations,
-# which 32 layers make more of than one or two; those whose logits of GGUF were recorded kept the cache in float32.
+# What the logits, of standard deviation 3, may differ by: the programs of 2023 kept F16 tables and caches and quantised
+# activations, which 32 layers make more of than one or two.
 TOLERANCE = {("gguf", "F32"): 0.01, ("gguf", "F16"): 0.02, ("old", "F32"): 0.02, ("old", "F16"): 0.02}
 QUANTISED = {"gguf": 0.3, "old": 0.6}
 
@@ -154,7 +154,10 @@ def test_metadata_of_gptj_is_that_of_its_gguf_files(written):
 
 @pytest.mark.parametrize(
     ("name", "later"),
-    [("llama-ggmf1-2part-Q4_0", "llama-ggmf1-2part-Q4_0.bin.1"), ("llama-split-00001-of-00002", "llama-split-00002-of-00002.gguf")],
+    [
+        ("llama-ggmf1-2part-Q4_0", "llama-ggmf1-2part-Q4_0.bin.1"),
+        ("llama-split-00001-of-00002", "llama-split-00002-of-00002.gguf"),
+    ],
 )
 def test_packed_weights_are_found_again_unless_a_later_part_has_changed(tmp_path, monkeypatch, name, later):
     monkeypatch.setenv("NBLLM_CACHE", str(tmp_path / "packed"))
