@@ -13,6 +13,8 @@ import numpy as np
 from ..errors import ModelFileError
 from .blocks import LAYOUTS
 
+SCALES = ("d", "m")  # fields of a block
+
 
 @dataclass(frozen=True)
 class Era:
@@ -29,7 +31,7 @@ class Era:
         """
         fields = LAYOUTS[kind.name][0]
         if kind.name in self.wide:
-            fields = [(name, form.replace("f2", "f4"), *shape) for name, form, *shape in fields]
+            fields = [(name, "<f4" if name in SCALES else form, *shape) for name, form, *shape in fields]
         return np.dtype(fields)
 
     def modern(self, kind, data):
@@ -56,7 +58,8 @@ class Era:
         with np.errstate(invalid="ignore", over="ignore"):
             for name in out.dtype.names:
                 out[name] = blocks[name]
-        if kind.name in self.wide and not all(np.isfinite(out[name]).all() for name in {"d", "m"} & {*out.dtype.names}):
+        scales = [name for name in out.dtype.names if name in SCALES]
+        if kind.name in self.wide and not all(np.isfinite(out[name]).all() for name in scales):
             raise ModelFileError(f"a scale of its {kind.name} blocks is no number, or above {np.finfo(np.float16).max}")
         if kind.name in self.neighbours:
             out["qs"] = _halves(blocks["qs"])

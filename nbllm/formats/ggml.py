@@ -68,7 +68,7 @@ class OldTensor(Tensor):
 
 @dataclass(frozen=True)
 class Record:
-    """A tensor as one file has it.
+    """A tensor as one file has it; where, does not count when two are compared.
 
     Attributes
     ----------
@@ -83,13 +83,8 @@ class Record:
 
     shape: tuple
     kind: BlockType
-    offset: int
+    offset: int = field(compare=False)
     nbytes: int
-
-    @property
-    def what(self):
-        """All that must be the same in all parts."""
-        return self.shape, self.kind
 
 
 @dataclass(frozen=True)
@@ -235,9 +230,9 @@ def joined(parts, names, sizes, columns=()):
         if part.head != first.head:
             part.cursor.fail(f"its header or vocabulary is not that of {first.file.path.name!r}", at=0)
         for name in names:
-            ours, theirs = part.records.get(name), first.records.get(name)
-            if (ours and ours.what) != (theirs and theirs.what):
-                part.cursor.fail(f"tensor {short(name)} is not as in {first.file.path.name!r}", at=ours and ours.offset)
+            record = part.records.get(name)
+            if record != first.records.get(name):
+                part.cursor.fail(f"tensor {short(name)} is not as in {first.file.path.name!r}", at=record and record.offset)
     for name, record in first.records.items():
         if not names[name]:
             continue
