@@ -33,7 +33,7 @@ class Engine:
 
     Parameters
     ----------
-    gguf : formats.gguf.GGUF
+    gguf : formats.file.ModelFile
         May be closed afterwards.
     context : int, optional
         Positions in the cache; by default the model's own context, at most 8192.

@@ -158,7 +158,7 @@ class Packer:
 
         Parameters
         ----------
-        tensor : formats.gguf.Tensor
+        tensor : formats.file.Tensor
             (rows, columns)
         order : int64 (rows,), optional
             The order in which its rows are to be packed.
