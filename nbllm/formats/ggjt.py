@@ -40,9 +40,10 @@ LAYER_TENSORS = {
 COLUMNS = (EMBEDDING, "attention.wo.weight", "feed_forward.w2.weight")  # cut into columns where there are several parts
 
 # LLaMA's own vocabulary: three special tokens, the bytes, and pieces whose score is their rank.
-UNKNOWN, BOS, EOS, FIRST_BYTE, FIRST_PIECE, STOCK = 0, 1, 2, 3, 259, 32000
+FIRST_BYTE, FIRST_PIECE, STOCK = 3, 259, 32000
 STOCK_PIECES = {260: b" t", 261: b"er", 31999: b"\xe7\xbb\x99"}  # three of them to know it by
-NORMAL, UNKNOWN_TYPE, CONTROL, BYTE = 1, 2, 3, 6  # of tokenizer.ggml.token_type
+NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6  # of tokenizer.ggml.token_type
+SPECIALS = (("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL))  # GGUF's text of the first ones
 NEVER_MERGED = -1e9
 
 
@@ -142,22 +143,23 @@ def _tokenizer(tokens, scores):
 
     tokens : list of bytes
     """
-    texts = [token.decode("utf-8", "surrogateescape").replace(" ", "\u2581") for token in tokens]
+    texts = [token.decode("utf-8", "surrogateescape") for token in tokens]
     types = np.full(len(tokens), NORMAL, np.int32)  # (n_vocab,)
-    for id, text, kind in ((UNKNOWN, "<unk>", UNKNOWN_TYPE), (BOS, "<s>", CONTROL), (EOS, "</s>", CONTROL)):
-        texts[id : id + 1], types[id : id + 1] = [text], kind
+    texts[:STOCK] = [text.replace(" ", "\u2581") for text in texts[:STOCK]]
+    types[STOCK:] = CONTROL  # added for a fine-tuned model: never made of text
+    for id, (text, kind) in enumerate(SPECIALS[: len(tokens)]):
+        texts[id], types[id] = text, kind
     for id in range(FIRST_BYTE, min(FIRST_PIECE, len(tokens))):
         if tokens[id] == bytes([id - FIRST_BYTE]):
             texts[id], types[id] = f"<0x{id - FIRST_BYTE:02X}>", BYTE
-    types[STOCK:] = CONTROL  # added for a fine-tuned model: never made of text
     return {
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": texts,
         "tokenizer.ggml.scores": np.array(scores, np.float32),
         "tokenizer.ggml.token_type": types,
-        "tokenizer.ggml.unknown_token_id": UNKNOWN,
-        "tokenizer.ggml.bos_token_id": BOS,
-        "tokenizer.ggml.eos_token_id": EOS,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
         "tokenizer.ggml.add_bos_token": True,
         "tokenizer.ggml.add_space_prefix": True,
     }

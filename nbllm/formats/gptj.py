@@ -13,6 +13,7 @@ from .ggml import Part, header, joined, records, vocabulary
 FIELDS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer", "n_rot", "ftype")
 ERAS = (FIRST, SECOND, THIRD)  # by the thousands of ftype
 EPSILON = 1e-5
+END = b"<|endoftext|>"
 
 EMBEDDING = "transformer.wte.weight"
 TENSORS = {  # name in the file -> GGUF's, and its dimensions: Vocabulary, Embedding, Feed-forward
@@ -68,6 +69,7 @@ def read_gptj(file):
     found = records(cursor, names, era, aligned=False)
     part = Part(file, cursor, "GGML", era, numbers, tokens, scores, head, found)
     tensors = joined([part], names, {"V": n_vocab, "E": width, "F": 4 * width})
+    end = {"tokenizer.ggml.eos_token_id": tokens.index(END)} if END in tokens else {}
     metadata = {
         "general.architecture": "gptj",
         "general.file_type": ftype,
@@ -80,5 +82,6 @@ def read_gptj(file):
         "gptj.rope.dimension_count": rotated,
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.tokens": [token.decode("utf-8", "surrogateescape") for token in tokens],
+        **end,
     }
     return ModelFile(part.container, metadata, tensors, [file])

@@ -211,10 +211,25 @@ def test_a_scale_that_half_precision_cannot_hold_is_an_error_when_it_is_read(tmp
             tensor.read()
 
 
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_vocabulary_may_be_shorter_than_the_tokens_that_all_have(tmp_path, size):
+    model = replace(SMALL["ggjt"], sizes=LLAMA | dict(vocab=size))
+    with open_model(write(tmp_path, models_of_2023.old_bytes(model))) as file:
+        texts = ["<unk>", "<s>", "</s>", "<0x00>", "<0x01>"]
+        assert file.metadata["tokenizer.ggml.tokens"] == texts[:size]
+        assert file.metadata["tokenizer.ggml.token_type"].tolist() == [2, 3, 3, 6, 6][:size]
+
+
+def test_the_end_of_a_text_of_gptj_is_known_by_its_token(tmp_path):
+    raw = OLD["gptj"][0].replace(struct.pack("<I", 1) + b"\5", struct.pack("<I", 13) + b"<|endoftext|>", 1)
+    with open_model(write(tmp_path, raw)) as file:
+        assert file.metadata["tokenizer.ggml.eos_token_id"] == 5
+
+
 def test_scores_that_the_first_container_leaves_out_are_those_of_llama(tmp_path):
     tokens = [b"x%d" % id for id in range(32001)]
     tokens[:259] = " ⁇ ".encode(), b"", b"", *(bytes([byte]) for byte in range(256))
-    pieces = {260: b" t", 261: b"er", 500: b"     ", 29871: b" ", 31999: "给".encode(), 32000: b"[PAD]"}
+    pieces = {260: b" t", 261: b"er", 500: b"     ", 29871: b" ", 31999: "给".encode(), 32000: b"[A PAD]"}
     for id, piece in pieces.items():
         tokens[id] = piece
     model = Model("ggml", None, 1, "Q4_0", LLAMA | dict(vocab=32001))
@@ -226,4 +241,5 @@ def test_scores_that_the_first_container_leaves_out_are_those_of_llama(tmp_path)
         expected = -np.maximum(np.arange(32001) - 259, 0).astype(np.float32)
         expected[[500, 29871, 32000]] = -1e9
         np.testing.assert_array_equal(scores, expected)
-        assert types[32000] == 3 and file.metadata["tokenizer.ggml.tokens"][500] == "▁" * 5
+        texts = file.metadata["tokenizer.ggml.tokens"]
+        assert (texts[260], texts[500], texts[32000], types[32000]) == ("▁t", "▁" * 5, "[A PAD]", 3)
