@@ -55,14 +55,14 @@ class Era:
             return data
         blocks = np.ascontiguousarray(data).view(self.stored(kind))  # (rows, blocks) records
         out = np.empty(blocks.shape, np.dtype(LAYOUTS[kind.name][0]))
-        with np.errstate(invalid="ignore", over="ignore"):
-            for name in out.dtype.names:
+        for name in out.dtype.names:
+            if name == "qs" and kind.name in self.neighbours:
+                out[name] = _halves(blocks[name])
+                continue
+            with np.errstate(invalid="ignore", over="ignore"):
                 out[name] = blocks[name]
-        scales = [name for name in out.dtype.names if name in SCALES]
-        if kind.name in self.wide and not all(np.isfinite(out[name]).all() for name in scales):
-            raise ModelFileError(f"a scale of its {kind.name} blocks is no number, or above {np.finfo(np.float16).max}")
-        if kind.name in self.neighbours:
-            out["qs"] = _halves(blocks["qs"])
+            if name in SCALES and kind.name in self.wide and not np.isfinite(out[name]).all():
+                raise ModelFileError(f"a scale of its {kind.name} blocks is no number, or too large for 16 bits")
         return out.view(np.uint8)
 
 
