@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nbllm.formats.blocks import BLOCK_TYPES, LAYOUTS, dequantize
+from nbllm.formats.blocks import BLOCK_TYPES, LAYOUTS, OF_2023, dequantize
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 import tiny_gguf  # noqa: E402
@@ -22,7 +22,7 @@ SHAPES = {  # width, feed-forward, layers, heads, key/value heads, vocabulary
     "7b": (4096, 11008, 32, 32, 32, 32000),  # LLaMA 7B
 }
 CONTEXT = 4096
-TYPES = {kind.name: kind for kind in BLOCK_TYPES.values() if kind.name in LAYOUTS}
+TYPES = {kind.name: kind for id, kind in BLOCK_TYPES.items() if kind.name in LAYOUTS and id not in OF_2023}
 FILE_TYPES = {  # block type -> general.file_type, which some engines insist on
     "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K": 12, "Q4_K": 15,
     "Q5_K": 17, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30, "BF16": 32,

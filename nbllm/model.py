@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from nbllm.catalogue import DEFAULT, find, known, pull
 from nbllm.catalogue.progress import ProgressLine
 from nbllm.errors import ModelFileError, ModelNotFoundError, NbLLMError, OptionError
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.runtime.engine import Engine
 from nbllm.runtime.events import Done, StopFlag, Token, finish
 from nbllm.runtime.options import Sampling
@@ -34,7 +34,7 @@ def load(
     Parameters
     ----------
     path_or_name : str or path, optional
-        A GGUF file, the name of one in the models folder, or a known model's name. None is the default model, which is
+        A model file, the name of one in the models folder, or a known model's name. None is the default model, which is
         fetched on first use, with its progress on standard error; nothing else ever is without being asked for.
     context : int, optional
         Tokens that fit, prompt and reply together; by default what the model was made for, at most 8,192.
@@ -70,7 +70,7 @@ def loading(path_or_name, context: int | None = None, threads: int | None = None
     """As `load`, but as a generator, for a worker's job: yields Packing, returns the model. Shows and fetches nothing.
     """
     path = find(path_or_name)
-    with open_gguf(path) as gguf:
+    with open_model(path) as gguf:
         tokenizer = load_tokenizer(gguf.metadata)
         weights = yield from packing(gguf, stop_flag)
         engine = Engine(gguf, context, threads, weights)

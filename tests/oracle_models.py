@@ -44,7 +44,7 @@ def tolerance(name):
 def write(name, path, version=3):
     """Write the model to `path`; returns the path."""
     block_type, options = MODELS[name]
-    weights = _multi_head(**options) if options is MULTI_HEAD else _grouped(**options)
+    weights = multi_head(**options) if options is MULTI_HEAD else _grouped(**options)
     metadata = {
         "general.architecture": "llama",
         "llama.context_length": CONTEXT,
@@ -78,12 +78,13 @@ def _vector(random, n, mean=1.0):
     return mean + 0.2 * random.standard_normal(n)
 
 
-def _multi_head(width, layers, feed_forward, **_):
+def multi_head(width, layers, feed_forward, vocab=VOCAB, **_):
+    """Name without its ending -> float64 array, in the order of the file."""
     random = np.random.default_rng(1234)
     weights = {
-        "token_embd": random.standard_normal((VOCAB, width)),
+        "token_embd": random.standard_normal((vocab, width)),
         "output_norm": _vector(random, width),
-        "output": _matrix(random, VOCAB, width, 3.0),
+        "output": _matrix(random, vocab, width, 3.0),
     }
     for i in range(layers):
         for name, scale in (("attn_q", 1.5), ("attn_k", 1.5), ("attn_v", 1.5), ("attn_output", 0.2)):

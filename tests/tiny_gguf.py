@@ -1,10 +1,11 @@
 """Writes small GGUF files: any metadata and tensors, or a random, seeded model of architecture llama.
 
-Own code on purpose, so that the reader is not tested against itself. Knows just enough quantisation for small models.
+Own code on purpose, so that the reader is not tested against itself.
 """
 
 import struct
 
+import encoders
 import numpy as np
 
 VALUE_TYPES = {  # NumPy kind and size -> GGUF value type
@@ -22,7 +23,7 @@ SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 WORDS = ["Ġthe", "Ġand", "Ġof", "Ġto", "hello", "Ġworld", "user", "assistant", "system", "ing", "tion", "Ġmoon"]
 
 
-# ---- quantisation: float32 (rows, columns) -> uint8 (rows, row_bytes)
+# ---- quantisation: float32 (blocks, elements) -> uint8 (blocks, bytes)
 
 
 def encode(values, block_type):
@@ -32,70 +33,42 @@ def encode(values, block_type):
     return function(blocks).tobytes()
 
 
-def _bytes(array, dtype):
-    return array.astype(dtype).reshape(len(array), -1).view(np.uint8)  # (blocks, bytes)
-
-
-def _inverse(d):
-    return np.divide(1, d, out=np.zeros_like(d), where=d != 0)
-
-
-def _nibbles(codes):
-    codes = codes.astype(np.uint8)  # (blocks, 32)
-    return codes[:, :16] | codes[:, 16:] << 4
-
-
 def _bf16(blocks):
     bits = blocks.view(np.uint32)
-    return _bytes((bits + 0x7FFF + (bits >> 16 & 1)) >> 16, "<u2")  # round to nearest, ties to even
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")  # round to nearest, ties to even
 
 
-def _q4_0(blocks):
-    peak = np.take_along_axis(blocks, np.abs(blocks).argmax(1)[:, None], 1)  # (blocks, 1) of the largest magnitude
-    d = (peak / -8).astype(np.float32)
-    codes = np.clip(np.floor(blocks * _inverse(d) + np.float32(8.5)), 0, 15)
-    return np.concatenate([_bytes(d, "<f2"), _nibbles(codes)], 1)
-
-
-def _q4_1(blocks):
-    low = blocks.min(1, keepdims=True)
-    d = ((blocks.max(1, keepdims=True) - low) / 15).astype(np.float32)
-    codes = np.clip(np.floor((blocks - low) * _inverse(d) + np.float32(0.5)), 0, 15)
-    return np.concatenate([_bytes(d, "<f2"), _bytes(low, "<f2"), _nibbles(codes)], 1)
-
-
-def _q8_0(blocks):
-    d = (np.abs(blocks).max(1, keepdims=True) / 127).astype(np.float32)
-    return np.concatenate([_bytes(d, "<f2"), _bytes(np.rint(blocks * _inverse(d)), np.int8)], 1)
+def _encoder(block_type):
+    return lambda blocks: np.frombuffer(encoders.encode(blocks, block_type), np.uint8)
 
 
 ENCODERS = {  # name -> elements of a block, function
-    "F32": (1, lambda blocks: _bytes(blocks, "<f4")),
-    "F16": (1, lambda blocks: _bytes(blocks, "<f2")),
+    **{name: (encoders.ENCODERS[name][0], _encoder(name)) for name in ("F32", "F16", "Q4_0", "Q4_1", "Q8_0")},
     "BF16": (1, _bf16),
-    "Q4_0": (32, _q4_0),
-    "Q4_1": (32, _q4_1),
-    "Q8_0": (32, _q8_0),
 }
-TYPE_IDS = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 8, "BF16": 30}
+TYPE_IDS = {name: encoders.IDS[name] for name in ENCODERS.keys() & encoders.IDS.keys()} | {"BF16": 30}
 
 
 # ---- the container
 
 
-def string(text):
+LENGTHS = {1: "I", 2: "Q", 3: "Q"}  # version -> how counts, lengths and dimensions are stored
+
+
+def string(text, version=3):
     raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-    return struct.pack("<Q", len(raw)) + raw
+    return struct.pack("<" + LENGTHS[version], len(raw)) + raw
 
 
-def value(v):
+def value(v, version=3):
     """A metadata value's type and bytes: of bool, int (u32), float (f32), str, list of str, NumPy scalar or array."""
+    array = "<II" + LENGTHS[version]
     if isinstance(v, list):
-        return struct.pack("<IIQ", ARRAY, STRING, len(v)) + b"".join(map(string, v))
+        return struct.pack(array, ARRAY, STRING, len(v)) + b"".join(string(text, version) for text in v)
     if isinstance(v, str):
-        return struct.pack("<I", STRING) + string(v)
+        return struct.pack("<I", STRING) + string(v, version)
     if isinstance(v, np.ndarray):
-        return struct.pack("<IIQ", ARRAY, VALUE_TYPES[v.dtype.str[1:]], len(v)) + v.tobytes()
+        return struct.pack(array, ARRAY, VALUE_TYPES[v.dtype.str[1:]], len(v)) + v.tobytes()
     if isinstance(v, np.generic):
         return struct.pack("<I", VALUE_TYPES[v.dtype.str[1:]]) + v.tobytes()
     if isinstance(v, bool):
@@ -113,14 +86,14 @@ def gguf_head(metadata, tensors, version=3):
     tensors : dict
         Name to (shape in NumPy's order, number of the block type, bytes).
     """
-    alignment = metadata.get("general.alignment", 32)
-    head = bytearray(b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(metadata)))
+    alignment, length = metadata.get("general.alignment", 32), LENGTHS[version]
+    head = bytearray(b"GGUF" + struct.pack(f"<I2{length}", version, len(tensors), len(metadata)))
     for key, v in metadata.items():
-        head += string(key) + value(v)
+        head += string(key, version) + value(v, version)
     offset = 0
     for name, (shape, kind, size) in tensors.items():
         dims = shape[::-1]
-        head += string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
+        head += string(name, version) + struct.pack(f"<I{len(dims)}{length}IQ", len(dims), *dims, kind, offset)
         offset += size + -size % alignment
     return bytes(head) + bytes(-len(head) % alignment)
 

@@ -13,7 +13,7 @@ from nbllm.bench import machine, memory
 from nbllm.bench.figures import FIGURES
 from nbllm.bench.spawn import measure
 from nbllm.catalogue import find
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.runtime import ops
 
 LOADS = 3  # of a file in the page cache; the median counts
@@ -108,8 +108,8 @@ def bench(model=None, threads=None, progress=lambda line: None) -> dict:
 
     progress("a first load")
     first = measure(path, threads, watch=True)  # it may have to pack the weights, so its time is no figure
-    with open_gguf(path) as gguf:
-        size = work(gguf)
+    with open_model(path) as opened:
+        size, file_bytes = work(opened), opened.size
     progress("a load with the file not in memory")
     for file in first.files:
         memory.forget(file)
@@ -141,7 +141,7 @@ def bench(model=None, threads=None, progress=lambda line: None) -> dict:
         "kernels": ops.variant().name,
         "threads": threads,
         "machine": where,
-        "model": {"file": path.name, "bytes": path.stat().st_size} | {"work": asdict(size)},
+        "model": {"file": path.name, "bytes": file_bytes} | {"work": asdict(size)},
         "figures": figures,
         "missing": missing,
         "limits": limits,

@@ -1,7 +1,8 @@
 """Block types: how a row of weights is cut into blocks, and what number each element of a block stands for.
 
 The layouts are ggml's, as they are in every GGUF file (ggml-common.h, and `dequantize_row_*` in ggml-quants.c), and so
-is the order of the float32 operations, which makes the values equal to the last bit. Knows nothing of files or models.
+is the order of the float32 operations, which makes the values equal to the last bit; Q4_2 and Q4_3 are as ggml had them
+in April and May 2023 (`dequantize_row_q4_2`, `_q4_3` in ggml.c). Knows nothing of files or models.
 """
 
 from dataclasses import dataclass
@@ -21,20 +22,21 @@ class BlockType:
     bytes: int
 
 
-# Every id that a GGUF file may hold, so that what cannot be computed can at least be named.
+# Every id that a model file may hold, so that what cannot be computed can at least be named.
 BLOCK_TYPES = {
     id: BlockType(id, name, elements, bytes)
     for id, name, elements, bytes in (
-        (0, "F32", 1, 4), (1, "F16", 1, 2), (2, "Q4_0", 32, 18), (3, "Q4_1", 32, 20), (6, "Q5_0", 32, 22),
-        (7, "Q5_1", 32, 24), (8, "Q8_0", 32, 34), (9, "Q8_1", 32, 36), (10, "Q2_K", 256, 84), (11, "Q3_K", 256, 110),
-        (12, "Q4_K", 256, 144), (13, "Q5_K", 256, 176), (14, "Q6_K", 256, 210), (15, "Q8_K", 256, 292),
-        (16, "IQ2_XXS", 256, 66), (17, "IQ2_XS", 256, 74), (18, "IQ3_XXS", 256, 98), (19, "IQ1_S", 256, 50),
-        (20, "IQ4_NL", 32, 18), (21, "IQ3_S", 256, 110), (22, "IQ2_S", 256, 82), (23, "IQ4_XS", 256, 136),
-        (24, "I8", 1, 1), (25, "I16", 1, 2), (26, "I32", 1, 4), (27, "I64", 1, 8), (28, "F64", 1, 8),
-        (29, "IQ1_M", 256, 56), (30, "BF16", 1, 2), (34, "TQ1_0", 256, 54), (35, "TQ2_0", 256, 66),
-        (39, "MXFP4", 32, 17), (40, "NVFP4", 64, 36), (41, "Q1_0", 128, 18),
+        (0, "F32", 1, 4), (1, "F16", 1, 2), (2, "Q4_0", 32, 18), (3, "Q4_1", 32, 20), (4, "Q4_2", 16, 10),
+        (5, "Q4_3", 16, 12), (6, "Q5_0", 32, 22), (7, "Q5_1", 32, 24), (8, "Q8_0", 32, 34), (9, "Q8_1", 32, 36),
+        (10, "Q2_K", 256, 84), (11, "Q3_K", 256, 110), (12, "Q4_K", 256, 144), (13, "Q5_K", 256, 176),
+        (14, "Q6_K", 256, 210), (15, "Q8_K", 256, 292), (16, "IQ2_XXS", 256, 66), (17, "IQ2_XS", 256, 74),
+        (18, "IQ3_XXS", 256, 98), (19, "IQ1_S", 256, 50), (20, "IQ4_NL", 32, 18), (21, "IQ3_S", 256, 110),
+        (22, "IQ2_S", 256, 82), (23, "IQ4_XS", 256, 136), (24, "I8", 1, 1), (25, "I16", 1, 2), (26, "I32", 1, 4),
+        (27, "I64", 1, 8), (28, "F64", 1, 8), (29, "IQ1_M", 256, 56), (30, "BF16", 1, 2), (34, "TQ1_0", 256, 54),
+        (35, "TQ2_0", 256, 66), (39, "MXFP4", 32, 17), (40, "NVFP4", 64, 36), (41, "Q1_0", 128, 18),
     )
 }  # fmt: skip
+OF_2023 = frozenset({4, 5})  # types that only files of before GGUF have
 
 IQ4_VALUES = np.array(  # the 16 levels of the non-linear 4-bit types
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
@@ -76,6 +78,11 @@ def _planes(packed, bits):
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]  # (8 // bits, 1) uint8
     fields = (packed[..., None, :] >> shifts) & np.uint8((1 << bits) - 1)  # (..., 8 // bits, n) uint8
     return fields.reshape(*packed.shape[:-1], -1)
+
+
+def _neighbours(packed):
+    """Unsigned fields of 4 bits: uint8 (..., n) -> uint8 (..., 2 * n). The two of a byte are next to each other."""
+    return np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:-1], -1)
 
 
 def _split(array, parts):
@@ -161,6 +168,11 @@ LAYOUTS = {  # name -> the fields of a block in their order, and the function fr
     "Q4_1": (
         [("d", "<f2"), ("m", "<f2"), ("qs", "u1", 16)],
         lambda b: _scale(b) * _f32(_planes(b["qs"], 4)) + _scale(b, "m"),
+    ),
+    "Q4_2": ([("d", "<f2"), ("qs", "u1", 8)], lambda b: _scale(b) * _f32(_neighbours(b["qs"]).astype(np.int8) - 8)),
+    "Q4_3": (
+        [("d", "<f2"), ("m", "<f2"), ("qs", "u1", 8)],
+        lambda b: _scale(b) * _f32(_neighbours(b["qs"])) + _scale(b, "m"),
     ),
     "Q5_0": (
         [("d", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)],

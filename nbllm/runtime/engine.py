@@ -35,7 +35,7 @@ class Engine:
 
     Parameters
     ----------
-    gguf : formats.gguf.GGUF
+    gguf : formats.file.ModelFile
         May be closed afterwards.
     context : int, optional
         Most tokens of a sequence; by default the model's own context, at most 8192.

@@ -93,10 +93,6 @@ LAYOUTS = {
 }
 
 
-# ggml's numbers, those of 2023 included, which no GGUF file has
-NAMES = {id: kind.name for id, kind in BLOCK_TYPES.items()} | {4: "Q4_2", 5: "Q4_3"}
-
-
 def rows(data, place, ids):
     """Rows as they were in the file.
 
@@ -131,7 +127,7 @@ def _row_words(rows, layout):
 
 def _packed_words(data, matrix):
     """uint8 (size,) -> of each part the words of a matrix, (groups, blocks, words, 16) views."""
-    layout = LAYOUTS[NAMES[matrix.kind]]
+    layout = LAYOUTS[BLOCK_TYPES[matrix.kind].name]
     offset = matrix.offset
     for start, stop, width in layout.parts:
         shape = matrix.groups, matrix.columns // layout.elements, (stop - start) // width, ROWS
@@ -162,7 +158,7 @@ class Packer:
 
         Parameters
         ----------
-        tensor : formats.gguf.Tensor
+        tensor : formats.file.Tensor
             (rows, columns)
         order : int64 (rows,), optional
             The order in which its rows are to be packed.

@@ -52,7 +52,7 @@ def packing(gguf, stop: StopFlag | None = None):
 
     Parameters
     ----------
-    gguf : formats.gguf.GGUF
+    gguf : formats.file.ModelFile
     stop : StopFlag, optional
         Set it from another thread to stop.
 

@@ -13,6 +13,7 @@ import tiny_gguf
 from nbllm.errors import ModelFileError, ModelNotFoundError
 from nbllm.formats.blocks import dequantize
 from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.tokenizers import load_tokenizer
 
 VALUES = {
@@ -28,6 +29,7 @@ VALUES = {
 
 
 def write(path, raw):
+    path.unlink(missing_ok=True)  # some file systems wait for the disk when a file is overwritten
     path.write_bytes(raw)
     return path
 
@@ -42,13 +44,13 @@ def weights():
     }
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3])
 @pytest.mark.parametrize("alignment", [None, 1, 64, 4096])
 def test_metadata_and_tensors_are_those_written(tmp_path, weights, version, alignment):
     metadata = dict(VALUES) if alignment is None else {**VALUES, "general.alignment": alignment}
     path = write(tmp_path / "a.gguf", tiny_gguf.gguf_bytes(metadata, weights, version))
     with open_gguf(path) as file:
-        assert (file.path, file.version) == (path, version)
+        assert (file.path, file.container) == (path, f"GGUF {version}")
         assert list(file.metadata) == list(metadata) and list(file.tensors) == list(weights)
         for key, value in metadata.items():
             read = file.metadata[key]
@@ -163,12 +165,11 @@ DAMAGED = {  # what is wrong -> (the file, what the message names)
     "one byte": (b"G", "1 bytes"),
     "header cut": (header()[:23], "23 bytes"),
     "bad magic": (header(magic=b"GGUG"), "b'GGUG'"),
-    "zeros": (bytes(100), "not a GGUF file"),
-    "GGML file": (header(magic=b"tjgg"), "GGJT"),
+    "zeros": (bytes(100), "not a model file"),
+    "LoRA adapter": (header(magic=b"lagg"), "LoRA"),
     "web page": (b"<!DOCTYPE html><html><body>not found</body></html>", "web page"),
     "zip archive": (b"PK\3\4" + bytes(60), "zip archive"),
     "version 0": (header(version=0), "version 0"),
-    "version 1": (header(version=1), "version 1"),
     "version 99": (header(version=99), "version 99"),
     "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
     "tensors: 2**64 - 1": (header(n_tensors=2**64 - 1) + bytes(99), "number of tensors is 18446744073709551615"),
@@ -243,7 +244,7 @@ DAMAGED = {  # what is wrong -> (the file, what the message names)
 @pytest.mark.parametrize("raw, named", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_file_is_refused_in_one_line_that_names_the_field(tmp_path, raw, named):
     with pytest.raises(ModelFileError) as caught:
-        open_gguf(write(tmp_path / "damaged.gguf", raw))
+        open_model(write(tmp_path / "damaged.gguf", raw))
     message = str(caught.value)
     assert named in message and "damaged.gguf" in message and "\n" not in message
 
@@ -261,6 +262,81 @@ def test_what_is_no_file_is_refused_in_one_line(tmp_path):
         open_gguf("a\0b")
 
 
+# ---- models in several files
+
+
+def part(number, parts, tensors, total=3, **changes):
+    """The bytes of one part; `changes` replace its split keys, None leaves one out."""
+    split = {"no": np.uint16(number), "count": np.uint16(parts), "tensors_count": np.int32(total)} | changes
+    keys = {f"split.{key.replace('_', '.')}": value for key, value in split.items() if value is not None}
+    own = {"general.name": "first"} if number == 0 else {}
+    weights = {name: (np.full(32, i, np.float32), "F32") for i, name in enumerate(tensors)}
+    return tiny_gguf.gguf_bytes(own | keys, weights)
+
+
+def write_parts(folder, *parts, name="m-{:05d}-of-{:05d}.gguf"):
+    """Write parts, None leaves one out; returns the path of the first."""
+    paths = [folder / name.format(i + 1, len(parts)) for i in range(len(parts))]
+    for path, raw in zip(paths, parts, strict=True):
+        if raw is not None:
+            write(path, raw)
+    return paths[0]
+
+
+def test_a_model_in_three_files_is_one(tmp_path):
+    with open_gguf(write_parts(tmp_path, part(0, 3, "a"), part(1, 3, "b"), part(2, 3, "c"))) as file:
+        assert file.metadata["general.name"] == "first" and list(file.tensors) == ["a", "b", "c"]
+        assert file.container == "GGUF 3, 3 parts"
+        for tensor in file.tensors.values():
+            there = file.read(tensor.offset, tensor.offset + tensor.nbytes)
+            assert tensor.read().tobytes() == tensor.data.tobytes() == there.tobytes()
+        offsets = [tensor.offset for tensor in file.tensors.values()]
+        assert offsets == sorted(set(offsets))
+    with pytest.raises(ValueError, match="closed"):
+        tensor.data
+
+
+def test_the_only_part_of_a_model_may_have_any_name(tmp_path):
+    with open_gguf(write(tmp_path / "m.gguf", part(0, 1, "abc"))) as file:
+        assert list(file.tensors) == ["a", "b", "c"] and file.container == "GGUF 3"
+
+
+LATER = part(1, 2, "bc")
+DAMAGED_PARTS = {  # what is wrong -> (the parts, what the message names)
+    "second missing": ((part(0, 2, "a"), None), "has 2 parts, and 'm-00002-of-00002.gguf' is not beside it"),
+    "second damaged": ((part(0, 2, "a"), LATER[:-60]), "'m-00002-of-00002.gguf': tensor 'c' ends at byte"),
+    "second of another magic": ((part(0, 2, "a"), b"tjgg" + LATER[4:]), "does not begin with b'tjgg'"),
+    "second is the first": ((part(0, 2, "a"), part(0, 2, "bc")), "split.no is 0, not 1"),
+    "first is the second": ((part(1, 2, "a"), LATER), "it is not the first of 2 parts"),
+    "second of three": ((part(0, 2, "a"), part(1, 3, "bc")), "split.count is 3, not 2"),
+    "second not a part": ((part(0, 2, "a"), part(1, 2, "bc", count=None)), "split.count is None, not 2"),
+    "more parts than the name says": ((part(0, 3, "a"), LATER), "split.count is 3, and the file's name is not like it"),
+    "no parts": ((part(0, 0, "a"), LATER), "split.count is 0, not a number from 1 to 1024"),
+    "too many parts": ((part(0, 2000, "a"), LATER), "split.count is 2000, not a number from 1 to 1024"),
+    "count of a text": ((part(0, 2, "a", count="2"), LATER), "split.count is '2'"),
+    "tensor in both": ((part(0, 2, "ab"), LATER), "tensor 'b' is in an earlier part too"),
+    "tensors missing": ((part(0, 2, "a", 4), LATER), "split.tensors.count is 4, not 3"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("parts, named", DAMAGED_PARTS.values(), ids=DAMAGED_PARTS)
+def test_parts_that_do_not_make_a_model_are_refused_in_one_line(tmp_path, parts, named):
+    with pytest.raises(ModelFileError) as caught:
+        open_model(write_parts(tmp_path, *parts))
+    assert named in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_whoever_opens_a_later_part_is_told_the_first(tmp_path):
+    first = write_parts(tmp_path, part(0, 2, "a"), LATER)
+    with pytest.raises(ModelFileError, match="open 'm-00001-of-00002.gguf'"):
+        open_gguf(first.with_name("m-00002-of-00002.gguf"))
+    with pytest.raises(ModelFileError, match="the first to NAME-00001-of-00002.gguf"):
+        open_gguf(first.rename(tmp_path / "other.gguf"))
+
+
+# ---- files damaged anywhere
+
+
 def survives(path):
     """Read the file and all that hangs on it: True, or False when it is refused with one line."""
     try:
@@ -274,8 +350,9 @@ def survives(path):
         return False
 
 
-def test_a_file_cut_anywhere_is_refused(tmp_path):
-    raw = tiny_gguf.gguf_bytes(*tiny_gguf.llama(block_type="Q8_0", layers=1))
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_file_cut_anywhere_is_refused(tmp_path, version):
+    raw = tiny_gguf.gguf_bytes(*tiny_gguf.llama(block_type="Q8_0", layers=1), version)
     draw, refused = random.Random(6), 0
     cuts = [*range(0, 200), *(draw.randrange(len(raw) - 32) for _ in range(400))]  # the last tensor may end unpadded
     for cut in cuts:
@@ -283,12 +360,13 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
     assert refused == len(cuts) and survives(write(tmp_path / "cut.gguf", raw))
 
 
-def test_changed_bytes_never_do_worse_than_a_refusal(tmp_path):
-    raw = tiny_gguf.gguf_bytes(*tiny_gguf.llama(block_type="Q8_0", layers=1))
+@pytest.mark.parametrize(("version", "files"), [(1, 500), (3, 2500)])
+def test_changed_bytes_never_do_worse_than_a_refusal(tmp_path, version, files):
+    raw = tiny_gguf.gguf_bytes(*tiny_gguf.llama(block_type="Q8_0", layers=1), version)
     head = raw.index(b"blk.0.ffn_down.weight") + 100  # beyond it there are only weights
     extremes = [0, 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1, 2**64 - 32]
     draw, outcomes = random.Random(7), []
-    for _ in range(3000):
+    for _ in range(files):
         changed = bytearray(raw)
         for _ in range(draw.choice([1, 1, 1, 2, 8])):
             at = draw.choice([draw.randrange(head), draw.randrange(1200), draw.randrange(24)])

@@ -17,7 +17,8 @@ from nbllm.runtime.packed import Packer, rows
 # Of what random blocks of each type become in this layout; see the last test.
 LAYOUT, DIGESTS = 1, {
     "F32": "373ba785bc60984b", "F16": "c289ac159de7c1f3", "BF16": "c289ac159de7c1f3", "Q4_0": "c32c356c95f33ab5",
-    "Q4_1": "69ef1d8923995cef", "Q5_0": "f1f800db3928ca9c", "Q5_1": "f5b46b7caad94302", "Q8_0": "1fd989bea16a3d58",
+    "Q4_1": "69ef1d8923995cef", "Q4_2": "454bf10cfca73dd3", "Q4_3": "ce7e66b01a8555a2",
+    "Q5_0": "f1f800db3928ca9c", "Q5_1": "f5b46b7caad94302", "Q8_0": "1fd989bea16a3d58",
     "Q2_K": "53eb08022dd568b8", "Q3_K": "fae770d56bb154f1", "Q4_K": "424f320b24dbdf30", "Q5_K": "5dd6f8e9687ec955",
     "Q6_K": "378594f238dd86e3", "IQ4_NL": "c32c356c95f33ab5", "IQ4_XS": "5ce4ef254d95e23d",
 }  # fmt: skip

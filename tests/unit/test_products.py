@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 from kernel_runs import HALVES
 
-from nbllm.formats.blocks import BLOCK_TYPES, BlockType, dequantize
+from nbllm.formats.blocks import BLOCK_TYPES, dequantize
 from nbllm.runtime import ops
 from nbllm.runtime.packed import LAYOUTS, Packer
 from nbllm.runtime.program import Program
 
 ROWS, COLUMNS, TOKENS = 40, 512, 11  # rows that do not fill a group, tokens that do not fill a tile
-OF_2023 = BlockType(4, "Q4_2", 16, 10), BlockType(5, "Q4_3", 16, 12)
-KINDS = {kind.name: kind for kind in (*BLOCK_TYPES.values(), *OF_2023) if kind.name in LAYOUTS}
+KINDS = {kind.name: kind for kind in BLOCK_TYPES.values() if kind.name in LAYOUTS}
 PLAIN = {"F32": np.float32, "F16": np.float16}
 
 
@@ -31,18 +30,6 @@ def random_blocks(kind, random):
     if kind.name == "Q8_0":
         blocks[..., 2:][blocks[..., 2:] == 128] = 129  # no quantiser writes -128
     return blocks.reshape(ROWS, -1)
-
-
-def weights(kind, blocks):
-    """float64 (ROWS, COLUMNS)"""
-    if kind not in OF_2023:
-        return dequantize(kind, blocks).astype(np.float64)
-    blocks = blocks.reshape(ROWS, -1, kind.bytes)
-    start = kind.bytes - 8
-    d, *m = blocks[..., :start].copy().view("<f2").astype(np.float64).transpose(2, 0, 1)[..., None]  # (ROWS, blocks, 1) each
-    low, high = blocks[..., start:] & 15, blocks[..., start:] >> 4  # neighbours share a byte
-    codes = np.stack([low, high], -1).reshape(ROWS, -1, 16)
-    return (codes * d + m[0] if m else (codes - 8.0) * d).reshape(ROWS, COLUMNS)
 
 
 def product(blocks, kind, x):
@@ -80,7 +67,7 @@ def test_a_product_is_that_of_the_dequantised_weights(name):
     x = random.standard_normal((TOKENS, COLUMNS)).astype(np.float32)
     got, used = product(blocks, KINDS[name], x)
     assert np.abs(used - x).max() <= np.abs(x).max() / 127 / 2 * 1.001
-    right = used @ weights(KINDS[name], blocks).T
+    right = used @ dequantize(KINDS[name], blocks).astype(np.float64).T
     assert np.abs(got - right).max() < 1e-6 * np.abs(right).max()
     alone, _ = product(blocks, KINDS[name], x[4:5])
     assert np.array_equal(alone[0], got[4])

@@ -13,7 +13,7 @@ class Source:
 
     Parameters
     ----------
-    gguf : formats.gguf.GGUF
+    gguf : formats.file.ModelFile
     """
 
     def __init__(self, gguf):

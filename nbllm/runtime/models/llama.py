@@ -14,7 +14,7 @@ class Llama:
 
     Parameters
     ----------
-    gguf : formats.gguf.GGUF
+    gguf : formats.file.ModelFile
     packer : packed.Packer
         Collects the weights.
 

@@ -1,0 +1,257 @@
+"""An open model file, as every container gives it; and checked reading of what stands before the tensors' bytes.
+
+Metadata goes by GGUF's keys, tensors by GGUF's names and today's block layouts (`blocks.py`), whatever the container
+has; so nothing after this needs to know it. Refuses to know what a key or a tensor means.
+"""
+
+import mmap
+import os
+import stat
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ModelFileError, ModelNotFoundError
+from .blocks import BlockType
+
+SMALLEST = 24  # bytes; no container's header and first entry are shorter
+FETCH_AGAIN = "the file is damaged or incomplete; fetch it again"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a model file.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int
+        In NumPy's order, slowest first: (rows, columns), or (n,).
+    block_type : BlockType
+    offset : int
+        Where its bytes begin, from the start of the file; the parts of a file of several follow one another.
+    nbytes : int
+        Of its rows in the layout of `block_type`.
+    """
+
+    name: str
+    shape: tuple
+    block_type: BlockType
+    offset: int
+    nbytes: int
+    _file: "File" = field(repr=False, compare=False)
+
+    @property
+    def data(self):
+        """uint8 (rows, row_bytes), or (row_bytes,) for one dimension: read-only; of the mapped file if it can be."""
+        start = self.offset - self._file.start
+        raw = self._file.bytes[start : start + self.nbytes]  # (nbytes,) uint8
+        return raw.reshape(*self.shape[:-1], -1)
+
+    def read(self, start=0, stop=None):
+        """uint8 (stop - start,): bytes of the tensor, read as `ModelFile.read` does."""
+        stop = self.nbytes if stop is None else stop
+        return self._file.read(self.offset + start, self.offset + stop)
+
+
+class ModelFile:
+    """An open model file; `open_model` opens one. Use it as a context manager, or call `close()`.
+
+    The tensors' bytes are mapped, not read. A view taken before `close()` stays valid and keeps the mapping alive.
+    Touching what was cut off a file that is mapped ends the process (SIGBUS); `read` raises an error then.
+
+    Attributes
+    ----------
+    path : Path
+        Of the first part, if there are several.
+    size : int
+        Bytes of the file, all parts together.
+    container : str
+        What kind of file it is, with its version: "GGUF 3".
+    metadata : dict
+        str, int, float and bool as such; arrays of strings as list of str (UTF-8, undecodable bytes as surrogate
+        escapes); other arrays as NumPy arrays.
+    tensors : dict of str to Tensor
+        In the order of the file.
+    """
+
+    def __init__(self, container, metadata, tensors, files):
+        self.container, self.metadata, self.tensors = container, metadata, tensors
+        self.path, self.size = files[0].path, sum(file.size for file in files)
+        self._files = files
+
+    def read(self, start, stop):
+        """uint8 (stop - start,): bytes of the file, read into memory of their own.
+
+        Raises
+        ------
+        ModelFileError
+            The file was cut short since it was opened, or the disk fails.
+        """
+        pieces = [np.empty(0, np.uint8)]
+        for file, following in zip(self._files, [*self._files[1:], None], strict=True):
+            begin, end = max(start, file.start), min(stop, following.start) if following else stop
+            if begin < end:
+                pieces.append(file.read(begin, end))
+        return np.concatenate(pieces)
+
+    def close(self):
+        for file in self._files:
+            file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class File:
+    """A file, open and mapped, shared by all its tensors so that one `close()` lets go of it.
+
+    Parameters
+    ----------
+    path : str or Path
+    start : int
+        Bytes of the parts before this one. Positions given to `read` count from the start of the first part.
+
+    Raises
+    ------
+    ModelNotFoundError
+        There is no such file.
+    ModelFileError
+        It cannot be read, or is shorter than any model file.
+    """
+
+    def __init__(self, path, start=0):
+        self.path, self.start = Path(path), start
+        file = _open(self.path)
+        self._release = weakref.finalize(self, os.close, file)
+        self._file = open(file, "rb", buffering=0, closefd=False)
+        self.size = os.fstat(file).st_size
+        if self.size < SMALLEST:
+            raise ModelFileError(f"{self.path.name!r} has {self.size} bytes, fewer than any model file; {FETCH_AGAIN}.")
+        try:
+            self.data = mmap.mmap(file, self.size, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # ValueError: it has become shorter
+            raise ModelFileError(f"{str(path)!r} cannot be read: {error}.") from None
+        self._bytes = np.frombuffer(self.data, np.uint8)  # (size,) uint8
+
+    @property
+    def bytes(self):
+        if self._bytes is None:
+            raise ValueError("the model file is closed")
+        return self._bytes
+
+    def read(self, start, stop):
+        out = np.empty(stop - start, np.uint8)
+        try:
+            self._file.seek(start - self.start)
+            done = 0
+            while done < out.size and (n := self._file.readinto(out[done:])):
+                done += n
+        except OSError as error:
+            raise ModelFileError(f"{self.path.name!r} cannot be read: {error}.") from None
+        if done < out.size:
+            raise ModelFileError(f"{self.path.name!r} was cut short while it was read; {FETCH_AGAIN}.")
+        return out
+
+    def followed_by(self, paths):
+        """This file and the other parts of the same model: list of File."""
+        files = [self]
+        for path in paths:
+            try:
+                files.append(File(path, files[-1].start + files[-1].size))
+            except ModelNotFoundError:
+                raise ModelFileError(
+                    f"{self.path.name!r} has {len(paths) + 1} parts, and {path.name!r} is not beside it; put it there."
+                ) from None
+        return files
+
+    def close(self):
+        self._file.close()
+        self._release()
+        self._bytes = self.data = None  # the mapping itself goes with the last view of it
+
+
+def _open(path):
+    """A file descriptor."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise ModelFileError(f"{path.name!r} is a directory; give the path of the model file in it.")
+        if not stat.S_ISREG(mode):  # reading a pipe or a device could wait for ever
+            raise ModelFileError(f"{path.name!r} is not a regular file; give the path of a model file.")
+        return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelNotFoundError(f"There is no file {str(path)!r}; check the path.") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ModelFileError(f"{str(path)!r} cannot be read: {error}.") from None
+
+
+class Cursor:
+    """A position in a file, and checked reading from there.
+
+    Every count and length is checked against what is left of the file before it is used, so a damaged or hostile file
+    ends in one `ModelFileError`, early, and nothing else.
+
+    Parameters
+    ----------
+    file : File
+    length : str
+        How counts and lengths are stored.
+    """
+
+    def __init__(self, file, length):
+        self.data, self.size, self.position, self.path = file.data, file.size, 0, file.path
+        self.length = np.dtype(length)
+
+    def fail(self, what, advice=FETCH_AGAIN, at=None):
+        raise ModelFileError(f"{self.path.name!r}: {what} (near byte {self.position if at is None else at}): {advice}.")
+
+    def need(self, size, what):
+        if size > self.size - self.position:
+            self.fail(f"{what} needs {size} bytes, the file has {self.size - self.position} more")
+
+    def array(self, dtype, count, what):
+        self.need(count * dtype.itemsize, what)
+        values = np.frombuffer(self.data, dtype, count, self.position)  # (count,) dtype
+        self.position += values.nbytes
+        return values.copy()
+
+    def integer(self, dtype, what):
+        return int(self.array(np.dtype(dtype), 1, what)[0])
+
+    def count(self, what, limit, smallest):
+        """A number of things of at least `smallest` bytes each."""
+        count = self.integer(self.length, what)
+        if count > min(limit, (self.size - self.position) // smallest):
+            self.fail(f"{what} is {count}, more than {limit} or than the file has room for")
+        return count
+
+    def raw(self, what, limit):
+        """Bytes, with their length before them."""
+        length = self.integer(self.length, f"the length of {what}")
+        if length > limit:
+            self.fail(f"the length of {what} is {length}, the limit {limit}")
+        return self.take(length, what)
+
+    def take(self, length, what):
+        self.need(length, what)
+        start = self.position
+        self.position += length
+        return self.data[start : self.position]
+
+    def text(self, what, raw):
+        """A name, which must be UTF-8 and not empty."""
+        try:
+            return raw.decode("utf-8") or self.fail(f"{what} is empty")
+        except UnicodeDecodeError:
+            self.fail(f"{what} is not UTF-8")
+
+
+def short(text):
+    """A key or name as it may stand in a message: quoted, on one line, not too long."""
+    return repr(text if len(text) <= 80 else text[:77] + "...")
