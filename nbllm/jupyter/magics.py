@@ -108,6 +108,12 @@ class ChatMagics(Magics):
 
         print(info(running() and running().model))
 
+    def _prompt(self, argument):
+        from nbllm.chat.info import sent
+        from nbllm.jupyter.session import running
+
+        print(sent(running() and running().chat))
+
     def _model(self, argument):
         from nbllm.catalogue import KNOWN, available
         from nbllm.jupyter.session import running
@@ -141,6 +147,7 @@ class ChatMagics(Magics):
 _COMMANDS = {  # name: (method, usage, help)
     "new": (ChatMagics._new, "new", "start a new conversation"),
     "info": (ChatMagics._info, "info", "the model, the threads, the processor and the kernels chosen for it"),
+    "prompt": (ChatMagics._prompt, "prompt", "the exact text and token ids that the model got last"),
     "model": (ChatMagics._model, "model [NAME_OR_PATH]", "change the model, the conversation goes on; or list them"),
     "help": (ChatMagics._help, "help", "this"),
 }
