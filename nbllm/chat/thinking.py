@@ -74,3 +74,8 @@ class Thoughts:
 def _begun(text, tag):
     """How many characters at the end of the text may be the beginning of the tag."""
     return max((n for n in range(1, len(tag)) if text.endswith(tag[:n])), default=0)
+
+
+def dimmed(text: str) -> str:
+    """For a terminal: paler than the answer. The text has no control characters any more."""
+    return f"\x1b[2m{text}\x1b[22m"

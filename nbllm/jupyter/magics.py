@@ -84,7 +84,9 @@ class ChatMagics(Magics):
             run(current, current.ask(prompt, sampling, system, new), shown)
         finally:
             if name is not None and shown.stats is not None:
-                self.shell.user_ns[name] = Reply(shown.text, shown.stats, shown.finish_reason, sampling.seed)
+                self.shell.user_ns[name] = Reply(
+                    shown.text, shown.stats, shown.finish_reason, sampling.seed, shown.think.strip()
+                )
 
     ask.__doc__ = _CHAT_HELP
 
