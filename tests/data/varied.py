@@ -3,6 +3,7 @@
 Drawn from the tables below, from alice.txt, and from the sources of this repository as they are at the time.
 """
 
+import itertools
 import random
 import unicodedata
 from pathlib import Path
@@ -123,6 +124,7 @@ def strings(count, seed=20, specials=()):
         lambda: any_characters(rng),
     ]
     found = dict.fromkeys(["", " "])
-    while len(found) < count:
-        found[kinds[len(found) % len(kinds)]()] = None
-    return list(found)
+    for kind in itertools.cycle(kinds):
+        if len(found) == count:
+            return list(found)
+        found[kind()] = None
