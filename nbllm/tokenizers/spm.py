@@ -14,6 +14,7 @@ from .base import BYTE, CACHED_LENGTH, CACHED_WORDS, Tokenizer, merge_ranks, rea
 from .merge import NEVER, cut, merge
 
 SPACE = "\u2581"  # how a space is spelled
+SHORT = 2048  # characters that are merged sooner than it is found out where to cut
 
 
 class SPM(Tokenizer):
@@ -52,8 +53,8 @@ class SPM(Tokenizer):
         return token.replace(SPACE, " ").encode("utf-8", "surrogateescape")
 
     def _words(self, text):
-        """The text in pieces that no merge connects."""
-        return cut(text, self._neighbours.__contains__)
+        """The text in pieces that no merge connects: list of str."""
+        return cut(text, self._neighbours.__contains__) if len(text) > SHORT else [text]
 
     def _word_ids(self, word):
         """Token ids of one word: list of int."""
@@ -94,8 +95,11 @@ class SpacedBPE(SPM):
     SPACE_PREFIX = False
 
     def _words(self, text):
-        for line in re.findall("\n+|[^\n]+", text):
-            yield from [line] if line[0] == "\n" and line in self.ids else super()._words(line)
+        lines = re.findall("\n+|[^\n]+", text)
+        if len(text) <= SHORT:
+            return lines
+        joins = self._neighbours.__contains__
+        return [word for line in lines for word in ([line] if line[0] == "\n" else cut(line, joins))]
 
     def _word_ids(self, word):
         return [self.ids[word]] if word[0] == "\n" and word in self.ids else super()._word_ids(word)

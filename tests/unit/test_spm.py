@@ -9,6 +9,7 @@ from reference_merge import merge_slowly
 
 from nbllm.errors import ModelFileError
 from nbllm.tokenizers import load_tokenizer
+from nbllm.tokenizers import spm as spm_module
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 PIECES = {"▁": -1, "h": -2, "e": -3, "l": -4, "o": -5, "▁▁": -1e9, "he": 0, "ll": 1, "hell": 2, "lo": 3}
@@ -79,7 +80,8 @@ def test_ids_and_the_beginning_are_llamas_where_the_file_does_not_say():
     assert load_tokenizer(spm(add_bos_token=False)).add_bos is False
 
 
-def test_cutting_a_long_text_changes_no_id():
+def test_cutting_a_long_text_changes_no_id(monkeypatch):
+    monkeypatch.setattr(spm_module, "SHORT", 0)
     tokenizer = load_tokenizer(vocabularies.read("phi-3"))
     draw = random.Random(1)
     for _ in range(100):
@@ -116,7 +118,9 @@ def gemma4():
     return load_tokenizer({f"tokenizer.ggml.{key}": value for key, value in keys.items()})
 
 
-def test_gemma_4_merges_characters_by_rank_within_lines():
+@pytest.mark.parametrize("short", [0, 2048])
+def test_gemma_4_merges_characters_by_rank_within_lines(monkeypatch, short):
+    monkeypatch.setattr(spm_module, "SHORT", short)
     tokenizer = gemma4()
     assert texts(tokenizer, "ab ab a") == ["ab", "▁ab", "▁a"]
     assert texts(tokenizer, "a\n\na\n\n\né") == ["a", "\n\n", "a", "\n", "\n", "\n", "<0xC3>", "<0xA9>"]

@@ -11,7 +11,7 @@ import pytest
 import vocabularies
 
 from nbllm.formats.gguf import open_gguf
-from nbllm.tokenizers import load_tokenizer
+from nbllm.tokenizers import load_tokenizer, spm
 
 RECORDED = json.loads(lzma.decompress((Path(__file__).parents[1] / "data" / "tokens.json.xz").read_bytes()))
 TWINS = {"mpt": ("gpt-neox", "mpt"), "qwen35": ("qwen2", "qwen35")}  # the same vocabulary, cut otherwise
@@ -39,6 +39,11 @@ def test_recorded_ids_of_500_varied_strings(name):
     ids = RECORDED["ids"][name]
     assert len(ids) == 500
     assert different(vocabulary(name), zip(RECORDED["strings"], ids)) == []
+
+
+def test_long_texts_have_the_ids_of_short_ones(monkeypatch):
+    monkeypatch.setattr(spm, "SHORT", 0)
+    assert different(vocabulary("phi-3"), zip(RECORDED["strings"], RECORDED["ids"]["phi-3"])) == []
 
 
 def test_recorded_ids_of_2000_varied_strings_with_the_default_model(default_model):
