@@ -39,6 +39,7 @@ def main(argv=None) -> int:
 
 def chat(prompt, model, system, context, threads, **sampling):
     from nbllm.chat.conversation import Chat, Notice
+    from nbllm.chat.thinking import Thought, dimmed
     from nbllm.chat.worker import Worker
     from nbllm.model import Text, load
     from nbllm.runtime.events import Done
@@ -51,11 +52,18 @@ def chat(prompt, model, system, context, threads, **sampling):
             yield from Chat(loaded, system, **sampling).stream(prompt, flag)
 
     worker = Worker()  # so that an interrupt need not wait for a step to end
-    handle = worker.submit(job)
+    handle, thinking = worker.submit(job), False
     try:
         for event in handle:
+            if isinstance(event, Thought):  # not on standard output, which has the answer alone
+                tty = sys.stderr.isatty()
+                print(dimmed(_printable(event.text, tty)) if tty else event.text, end="", file=sys.stderr, flush=True)
+                thinking = True
+            elif thinking and isinstance(event, Text | Done):
+                print("\n", file=sys.stderr, flush=True)
+                thinking = False
             if isinstance(event, Text):
-                print(_printable(event.text), end="", flush=True)
+                print(_printable(event.text, sys.stdout.isatty()), end="", flush=True)
             elif isinstance(event, Notice):
                 print(f"nbllm: {event.text}", file=sys.stderr)
             elif isinstance(event, Done):
@@ -149,9 +157,9 @@ def _footer(stats):
     )
 
 
-def _printable(text):
+def _printable(text, tty):
     """Without the control characters with which a text could take over a terminal."""
-    return "".join(char for char in text if char.isprintable() or char in "\n\t") if sys.stdout.isatty() else text
+    return "".join(char for char in text if char.isprintable() or char in "\n\t") if tty else text
 
 
 def _parser():

@@ -24,11 +24,13 @@ class FakeTokenizer:
 
     bos_id, eos_id, add_bos = BOS, END, False
     special_ids, end_ids, vocab_size = frozenset({START, END, BOS}), frozenset({END}), 259
+    space_prefix = False
 
-    def encode(self, text, special=True):
+    def encode(self, text, special=True, start=True):
+        may = special if callable(special) else lambda begin, end: special
         ids, at = [], 0
         while at < len(text):
-            found = [s for s in SPECIALS if special and text.startswith(s, at)]
+            found = [s for s in SPECIALS if text.startswith(s, at) and may(at, at + len(s))]
             ids += [256 + SPECIALS.index(found[0])] if found else text[at].encode()
             at += len(found[0]) if found else 1
         return ids
@@ -36,7 +38,7 @@ class FakeTokenizer:
     def token_bytes(self, id):
         return bytes([id]) if id < 256 else SPECIALS[id - 256].encode()
 
-    def decode(self, ids):
+    def decode(self, ids, start=True):
         return b"".join(map(self.token_bytes, ids)).decode(errors="replace")
 
     def stream(self):

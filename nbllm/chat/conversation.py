@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from nbllm.chat.prompt import PromptEncoder
+from nbllm.chat.thinking import Thought, Thoughts
 from nbllm.errors import ContextFullError
 from nbllm.model import Model, Text
 from nbllm.runtime.events import Done, Stats, StopFlag
@@ -28,7 +29,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model answered. `str(reply)` is the text.
+    """What the model answered. `str(reply)` is the text; `think` is what it thought before, and empty with most models.
 
     finish_reason is that of `Done`; a reply that was broken off has "stopped", and stats only if the engine gave them.
     """
@@ -37,6 +38,7 @@ class Reply:
     stats: Stats | None
     finish_reason: str
     seed: int
+    think: str = ""
 
     def __str__(self):
         return self.text
@@ -59,23 +61,31 @@ class Chat:
     Attributes
     ----------
     messages : list of dict
-        The conversation as the model is given it: `role` and `content` of each message, without the system's.
+        The conversation as the template is given it: `role` and `content` of each message, without the system's; what
+        the model thought is `reasoning_content` beside its answer, of which templates show it what they want to.
     last : Reply or None
         The reply of the last turn, also when it was broken off.
+    sent : list of int
+        The token ids of the last turn's prompt.
     """
 
     def __init__(self, model: Model, system: str | None = None, **sampling):
         self.model = model
         self.system = system
         self.sampling = Sampling().updated(**sampling)
-        self._prompts = PromptEncoder(model.metadata.get("tokenizer.chat_template"), model.tokenizer)
-        self._told = False  # the template's notice
+        self._prompts = PromptEncoder(
+            model.metadata.get("tokenizer.chat_template"),
+            model.tokenizer,
+            f"{model.name} {model.metadata.get('general.name', '')}",
+        )
+        self._told = set()  # notices
         self.new()
 
     def new(self):
         """Forget the conversation. The system message stays."""
         self.messages = []
         self.last = None
+        self.sent = []
         self._read = ("", [])  # the text, fenced, and the ids of all turns up to the last reply
 
     def __call__(self, message: str, **sampling) -> Reply:
@@ -100,8 +110,8 @@ class Chat:
 
         Yields
         ------
-        Notice, Prefill, Text, Done
-            What the user should know, reading, the text as it comes, and the end.
+        Notice, Prefill, Thought, Text, Done
+            What the user should know, reading, what the model thinks and answers as it comes, and the end.
 
         Raises
         ------
@@ -116,9 +126,7 @@ class Chat:
         return self._turn(message, options, stop_flag)
 
     def _turn(self, message, options, stop_flag):
-        if self._prompts.notice and not self._told:
-            self._told = True
-            yield Notice(self._prompts.notice)
+        yield from self._notices()
         messages = [*self.messages, {"role": "user", "content": message}]
         text, ids = self._prompt(messages)
         if len(ids) + self._room(options) > self.model.context:
@@ -128,23 +136,56 @@ class Chat:
                 yield Notice(f"The context of {self.model.context:,} tokens is full: the oldest {dropped} "
                              f"{'exchange was' if dropped == 1 else 'exchanges were'} dropped.")
             messages = kept
+        self.sent = ids
         parts, generated, done = [], [], None
+        thoughts, thought, answer, pending = Thoughts(text, self.model.tokenizer.space_prefix), [], [], []
+
+        def split(text, end=False):
+            for kind, parts, piece in zip((Thought, Text), (thought, answer), thoughts.push(text, end)):
+                if piece:
+                    parts.append(piece)
+                    yield kind(piece, tuple(pending))
+                    pending.clear()
+
+        options = options.updated(stop=options.stop + self._prompts.stop)
         try:
             for event in self.model.generate(ids, stop_flag, **asdict(options)):
                 if isinstance(event, Text):
                     parts.append(event.text)
                     generated += event.ids
-                elif isinstance(event, Done):
-                    done = event
-                yield event
+                    pending += event.ids
+                    yield from split(event.text)
+                else:
+                    if isinstance(event, Done):
+                        done = event
+                        yield from split("", end=True)
+                    yield event
         finally:
-            reply = "".join(parts)
-            self.last = Reply(reply, done and done.stats, done.finish_reason if done else "stopped", options.seed)
-            if reply:
-                self.messages = [*messages, {"role": "assistant", "content": reply}]
-                if self.model.detokenize(generated) != reply:  # cut before a stop string, or in a character
-                    generated = self._prompts.encode(self._prompts.fence(reply), start=False)
-                self._read = (text + self._prompts.fence(reply), ids + generated)
+            for _ in split("", end=True):  # what was held back when the turn was broken off
+                pass
+            self._keep(text, ids, "".join(parts), generated)
+            said, think = "".join(answer), "".join(thought).strip()
+            self.last = Reply(said, done and done.stats, done.finish_reason if done else "stopped", options.seed, think)
+            if said or think:
+                self.messages = [*messages, {"role": "assistant", "content": said}]
+                if think:
+                    self.messages[-1]["reasoning_content"] = think
+
+    def _keep(self, text, ids, written, generated):
+        """Remember what the cache holds: the prompt, and what was written after it."""
+        if written:
+            if self.model.tokenizer.decode(generated, start=False) != written:
+                # cut before a stop string, or in a character
+                generated = self._prompts.encode(self._prompts.fence(written), start=False)
+            self._read = (text + self._prompts.fence(written), ids + generated)
+
+    def _notices(self):
+        """What the user should know of the template, each once."""
+        lost = "The chat template has no place for a system message; it stands before the first question."
+        for text in (self._prompts.notice, lost if self.system and not self._prompts.takes_system else None):
+            if text and text not in self._told:
+                self._told.add(text)
+                yield Notice(text)
 
     def _prompt(self, messages):
         """The text, fenced, and the ids of the prompt for these messages."""

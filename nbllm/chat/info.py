@@ -1,4 +1,4 @@
-"""What `nbllm info` and `%chat info` say: the model, the processor, and what was chosen for them."""
+"""What `nbllm info`, `%chat info` and `%chat prompt` say: the model, the processor, what was chosen, what was sent."""
 
 import nbllm
 from nbllm.catalogue import models_dir
@@ -40,6 +40,21 @@ def info(model=None) -> str:
         ("models in", str(models_dir())),
     ]
     return "\n".join(f"{name:10} {value}" for name, value in lines)
+
+
+def sent(chat=None) -> str:
+    """The last prompt of a conversation, as the model got it: its text and its token ids.
+
+    Special tokens are written as the vocabulary writes them. Characters that cannot be seen are escaped.
+    """
+    if chat is None or not chat.sent:
+        return "nothing was sent yet; ask with %%chat"
+    ids = chat.sent
+    text = "".join(
+        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
+        for char in chat.model.detokenize(ids)
+    )
+    return f"{text}\n\n{len(ids)} token ids: {' '.join(map(str, ids))}"
 
 
 def _kernels():

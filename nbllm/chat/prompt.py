@@ -6,8 +6,11 @@ nothing of caches or replies.
 """
 
 import re
+from functools import cached_property
 
-from nbllm.chat.template import CHATML, render
+from nbllm.chat.styles import style
+from nbllm.chat.template import render
+from nbllm.errors import OptionError
 
 FENCE = "\ud800"  # half of a surrogate pair: no text that can be encoded holds it
 
@@ -15,19 +18,34 @@ FENCE = "\ud800"  # half of a surrogate pair: no text that can be encoded holds 
 class PromptEncoder:
     """Renders messages with a chat template, and encodes what was rendered.
 
+    Parameters
+    ----------
+    template : str or None
+        The model file's own; without one, the form of the model's family is used.
+    tokenizer : Tokenizer
+    name : str
+        The model's, which tells its family.
+
     Attributes
     ----------
     notice : str or None
         What the user should know about the template.
+    stop : tuple of str
+        With which the user's next turn would begin, where no token ends a reply.
     """
 
-    def __init__(self, template: str | None, tokenizer):
-        self.notice = None if template else "The model file has no chat template; the common ChatML form is used."
-        self._template = template or CHATML
+    def __init__(self, template: str | None, tokenizer, name=""):
         self._tokenizer = tokenizer
         self._ids = {tokenizer.decode([id]): id for id in sorted(tokenizer.special_ids)}  # text -> id
+        self.notice, self.stop, self._template = None, (), template
+        if not template:
+            form = style(name, self._ids)
+            self.notice = f"The model file has no chat template; the {form.name} form is used."
+            self.stop, self._template = form.stop, form.template
         longest_first = "|".join(re.escape(text) for text in sorted(self._ids, key=len, reverse=True) if text)
-        self._special = re.compile(f"({longest_first})(?!{FENCE})" if longest_first else "(?!)()")
+        self._special = re.compile(longest_first or "(?!)")
+        named = {tokenizer.bos_id, tokenizer.eos_id}
+        self._specials = [text for text, id in self._ids.items() if id not in named]
 
     def fence(self, text: str) -> str:
         """The text, its special tokens made plain: a fence after every character of each."""
@@ -36,9 +54,18 @@ class PromptEncoder:
 
     def render(self, messages) -> str:
         """The prompt's text, fenced, up to where the assistant's reply begins."""
-        fenced = [{"role": message["role"], "content": self.fence(message["content"])} for message in messages]
-        bos, eos = self._text(self._tokenizer.bos_id), self._text(self._tokenizer.eos_id)
-        return render(self._template, fenced, bos, eos)
+        if messages[0]["role"] == "system" and not self.takes_system:
+            system, first, *rest = messages
+            messages = [{**first, "content": f"{system['content']}\n{first['content']}"}, *rest]
+        return self._render([{key: self._fenced(key, text) for key, text in one.items()} for one in messages])
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the template has a place for a system message. Some refuse it, some leave it out without a word."""
+        try:
+            return FENCE in self._render([{"role": "system", "content": FENCE}, {"role": "user", "content": "x"}])
+        except OptionError:
+            return False
 
     def encode(self, text: str, start=True) -> list[int]:
         """Token ids of fenced text.
@@ -46,11 +73,22 @@ class PromptEncoder:
         start : whether the text begins a sequence; then it gets the one BOS that the model file asks for, unless the
         template wrote it.
         """
-        ids = []
-        for part in self._special.split(text):
-            ids += [self._ids[part]] if part in self._ids else self._tokenizer.encode(part.replace(FENCE, ""), False)
+        plain, fenced = [], bytearray()  # characters; for each of them, whether a fence follows it
+        for char in text.split(FENCE):
+            plain.append(char)
+            fenced += bytes(max(0, len(char) - 1)) + b"\1" * bool(char)
+        if plain[-1]:
+            fenced[-1] = 0
+        ids = self._tokenizer.encode("".join(plain), lambda begin, end: not any(fenced[begin:end]), start)
         bos = self._tokenizer.bos_id
         return [bos, *ids] if start and self._tokenizer.add_bos and ids[:1] != [bos] else ids
+
+    def _fenced(self, key, text):
+        return text if key == "role" else self.fence(text)
+
+    def _render(self, messages):
+        bos, eos = self._text(self._tokenizer.bos_id), self._text(self._tokenizer.eos_id)
+        return render(self._template, messages, bos, eos, specials=self._specials)
 
     def _text(self, id):
         return "" if id is None else self._tokenizer.decode([id])

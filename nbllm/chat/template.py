@@ -11,16 +11,10 @@ from jinja2 import TemplateSyntaxError
 from nbllm.chat.sandbox import Refusal, Sandbox, check
 from nbllm.errors import ModelFileError, OptionError
 
-# For a model that brings no template; the most common form among chat models.
-CHATML = """{% for message in messages %}<|im_start|>{{ message['role'] }}
-{{ message['content'] }}<|im_end|>
-{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
-
 SOURCE = 1 << 18  # characters of a template; those in use have up to 17,000
 
 
-def render(template, messages, bos="", eos="", add_generation_prompt=True):
+def render(template, messages, bos="", eos="", add_generation_prompt=True, specials=()):
     """The text of a prompt, as Hugging Face's `apply_chat_template` makes it.
 
     Parameters
@@ -28,11 +22,13 @@ def render(template, messages, bos="", eos="", add_generation_prompt=True):
     template : str
         Jinja source, `tokenizer.chat_template` of a GGUF file.
     messages : list of dict
-        Each with `role` ("system", "user" or "assistant") and `content`.
+        Each with `role` ("system", "user" or "assistant") and `content`; an assistant's may have `reasoning_content`.
     bos, eos : str
         What `bos_token` and `eos_token` are in the template.
     add_generation_prompt : bool
         Whether to end with what comes before an assistant's reply.
+    specials : sequence of str
+        What `additional_special_tokens` is in the template: the model's special tokens but those that have names.
 
     Returns
     -------
@@ -52,6 +48,7 @@ def render(template, messages, bos="", eos="", add_generation_prompt=True):
         "add_generation_prompt": add_generation_prompt,
         "tools": None,
         "documents": None,
+        "additional_special_tokens": list(specials),
     }
     try:
         sandbox, program = _compiled(template)

@@ -14,6 +14,7 @@ from IPython.display import display
 from nbllm import __version__
 from nbllm.catalogue import Pulling
 from nbllm.chat.conversation import Notice
+from nbllm.chat.thinking import Thought, dimmed
 from nbllm.jupyter.markdown import markdown
 from nbllm.jupyter.session import Answering, Loading
 from nbllm.model import Text
@@ -35,6 +36,8 @@ class Output:
     ----------
     text : str
         The reply as far as it is there.
+    think : str
+        What the model thought before it.
     doing : str
         What happens while there is no text.
     began : bool
@@ -44,7 +47,7 @@ class Output:
     """
 
     def __init__(self, filled=()):
-        self.text = ""
+        self.text = self.think = ""
         self.doing = "waiting for the model"
         self.began = False
         self.stats = None
@@ -90,15 +93,16 @@ class Output:
     def metadata(self) -> dict:
         """For the output's metadata: whether the text is there yet, and at the end all that made this reply."""
         if self.stats is None:
-            return {"nbllm": {"state": "writing" if self.text else "waiting"}} if self.doing else {}
+            return {"nbllm": {"state": "writing" if self.text or self.think else "waiting"}} if self.doing else {}
         asked = {"version": __version__, "model": self._asked.model, "fingerprint": self._asked.fingerprint}
         speed = {"tokens_per_second": round(self.stats.decode_per_second, 2), "finish_reason": self.finish_reason}
-        made = {**asked, "sampling": asdict(self._asked.sampling), **asdict(self.stats), **speed}
+        thought = {"think": self.think.strip()} if self.think else {}
+        made = {**asked, "sampling": asdict(self._asked.sampling), **asdict(self.stats), **speed, **thought}
         return {"nbllm": {"state": "done", **made}}
 
     def stopped(self) -> str:
         """What to tell the user who stopped this reply."""
-        if self.stats is not None and self.text:
+        if self.stats is not None and (self.text or self.think):
             return f"Stopped after {self.stats.generated_tokens} tokens; the partial reply is kept."
         return f"Stopped while {self.doing}." if self.doing else "Stopped before the reply began."
 
@@ -138,6 +142,10 @@ class Output:
         first, self.text = not self.text, self.text + event.text
         return not first
 
+    def _thought(self, event):
+        first, self.think = not self.think, self.think + event.text
+        return not first
+
     def _notice(self, event):
         self._notices.append(event.text)
 
@@ -147,7 +155,7 @@ class Output:
         return True
 
     _TAKE = {Pulling: _pulling, Loading: _loading, Packing: _packing, Answering: _answering,
-             Prefill: _prefill, Text: _text, Notice: _notice, Done: _done}
+             Prefill: _prefill, Thought: _thought, Text: _text, Notice: _notice, Done: _done}
 
 
 class NotebookOutput(Output):
@@ -157,9 +165,13 @@ class NotebookOutput(Output):
     _sent = None
 
     def paint(self):
-        plain = "\n\n".join(part for part in (*self._notices, self.text or self.status()) if part)
-        quiet = [f"*{_escaped(line)}*" for line in (*self._notices, "" if self.text else self.status()) if line]
-        body = [*quiet, markdown(self.text), f"*{_escaped(self.footer())}*" if self.footer() else ""]
+        written = self.text or self.think
+        thought = self.think.strip("\n")
+        above = [line for line in (*self._notices, "" if written else self.status()) if line]
+        plain = "\n\n".join(part for part in (*above, _quoted(thought), self.text) if part)
+        quiet = [f"*{_escaped(line)}*" for line in above]
+        footer = f"*{_escaped(self.footer())}*" if self.footer() else ""
+        body = [*quiet, _quoted(markdown(thought)), markdown(self.text), footer]
         data = {"text/plain": plain, "text/markdown": "\n\n".join(part for part in body if part)}
         if data == self._sent:
             return
@@ -171,26 +183,40 @@ class NotebookOutput(Output):
 
 
 class TerminalOutput(Output):
-    """The text as it comes, then the footer on a line of its own."""
+    """The text as it comes, what is thought before it dimmed or quoted, then the footer on a line of its own."""
 
-    _shown = 0  # characters of text
+    _shown = _thought_shown = 0  # characters of text, of thought
     _told = 0  # notices
 
     def paint(self):
         tty = sys.stdout.isatty()
-        parts = ["\r\x1b[K"] if tty and not self._shown else []  # away with the status line
+        parts = ["\r\x1b[K"] if tty and not self._shown + self._thought_shown else []  # away with the status line
         parts += [f"[{notice}]\n" for notice in self._notices[self._told:]]
+        parts.append(self._new_thought(tty))
         if self.text:
+            parts.append("\n\n" if self.think and not self._shown else "")
             parts.append(self.text[self._shown:].translate(_CONTROL))
-        elif tty:
+        elif tty and not self.think:
             parts.append(self.status())
-        if self.doing is None and self.text:
+        if self.doing is None and (self.text or self.think):
             parts.append("\n")
         if self.footer():
             parts.append(f"[{self.footer()}]\n".translate(_CONTROL))
-        self._told, self._shown = len(self._notices), len(self.text)
+        self._told, self._shown, self._thought_shown = len(self._notices), len(self.text), len(self.think)
         sys.stdout.write("".join(parts))
         sys.stdout.flush()
+
+
+    def _new_thought(self, tty):
+        if len(self.think) == self._thought_shown:
+            return ""
+        new = self.think[self._thought_shown :].translate(_CONTROL)
+        return dimmed(new) if tty else ("" if self._thought_shown else "> ") + new.replace("\n", "\n> ")
+
+
+def _quoted(text):
+    """As a quotation, in Markdown as in plain text."""
+    return "\n".join(f"> {line}" for line in text.split("\n")) if text else ""
 
 
 def _escaped(text):

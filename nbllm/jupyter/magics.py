@@ -84,7 +84,9 @@ class ChatMagics(Magics):
             run(current, current.ask(prompt, sampling, system, new), shown)
         finally:
             if name is not None and shown.stats is not None:
-                self.shell.user_ns[name] = Reply(shown.text, shown.stats, shown.finish_reason, sampling.seed)
+                self.shell.user_ns[name] = Reply(
+                    shown.text, shown.stats, shown.finish_reason, sampling.seed, shown.think.strip()
+                )
 
     ask.__doc__ = _CHAT_HELP
 
@@ -107,6 +109,12 @@ class ChatMagics(Magics):
         from nbllm.jupyter.session import running
 
         print(info(running() and running().model))
+
+    def _prompt(self, argument):
+        from nbllm.chat.info import sent
+        from nbllm.jupyter.session import running
+
+        print(sent(running() and running().chat))
 
     def _model(self, argument):
         from nbllm.catalogue import KNOWN, available
@@ -141,6 +149,7 @@ class ChatMagics(Magics):
 _COMMANDS = {  # name: (method, usage, help)
     "new": (ChatMagics._new, "new", "start a new conversation"),
     "info": (ChatMagics._info, "info", "the model, the threads, the processor and the kernels chosen for it"),
+    "prompt": (ChatMagics._prompt, "prompt", "the exact text and token ids that the model got last"),
     "model": (ChatMagics._model, "model [NAME_OR_PATH]", "change the model, the conversation goes on; or list them"),
     "help": (ChatMagics._help, "help", "this"),
 }

@@ -3,8 +3,10 @@
 from ..errors import ModelFileError
 from .base import StreamDecoder, Tokenizer, read_key
 from .bpe import BPE
+from .spm import SPM, SpacedBPE
+from .wordpiece import WordPiece
 
-MODELS = {"gpt2": BPE}  # tokenizer.ggml.model -> class
+MODELS = {"gpt2": BPE, "llama": SPM, "bert": WordPiece, "gemma4": SpacedBPE}  # tokenizer.ggml.model -> class
 
 __all__ = ["StreamDecoder", "Tokenizer", "load_tokenizer"]
 
@@ -29,5 +31,7 @@ def load_tokenizer(metadata):
     model = read_key(metadata, "model", str)
     if model not in MODELS:
         known = ", ".join(MODELS)
-        raise ModelFileError(f"Tokenizer model {model[:80]!r} is not supported; use a model file with one of: {known}.")
+        raise ModelFileError(
+            f"tokenizer.ggml.model is {model[:80]!r}, which is not supported; use a model file with one of {known}."
+        )
     return MODELS[model](metadata)

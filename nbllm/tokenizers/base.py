@@ -5,18 +5,36 @@ becomes tokens (a subclass does) and what a conversation is.
 """
 
 import codecs
+import re
+from collections import defaultdict
+from functools import cached_property
 
 import numpy as np
 
 from ..errors import ModelFileError, OptionError
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4  # of tokenizer.ggml.token_type
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # of tokenizer.ggml.token_type
 
 # Files often name only one end-of-generation token, so the known ones are ends by their text.
 END_TEXTS = (
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>",
-    "<EOT>", "_<EOT>", "<|end_of_text|>", "<end_of_utterance>", "<｜end▁of▁sentence｜>",
+    "</s>", "<eos>", "[EOS]", "[EOT]", "[e~[", "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>",
+    "<|calls|>", "<|flush|>", "<end_of_turn>", "<turn|>", "<|tool_response>", "<|endoftext|>", "<|eom_id|>", "<EOT>",
+    "_<EOT>", "<|end_of_text|>", "<end_of_utterance>", "<｜end▁of▁sentence｜>", "<|fim_pad|>", "<fim-pad>", "<fim_pad>",
+    "<PAD>", "[PAD]", "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>",
 )  # fmt: skip
+NO_ENDS = {  # text -> an end only where not all of these are tokens, too
+    "<|end|>": ("<|return|>", "<|call|>"),
+    "</s>": ("<|tool_response>",),
+}
+# So are those around code to fill in, of which some files say that they are plain text.
+CONTROL_TEXTS = (
+    "<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<｜fim▁begin｜>", "<PRE>", "▁<PRE>", "<|code_prefix|>",
+    "<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<｜fim▁hole｜>", "<SUF>", "▁<SUF>", "<|code_suffix|>",
+    "<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<｜fim▁end｜>", "<MID>", "▁<MID>", "<|code_middle|>",
+)  # fmt: skip
+# Phi-3's special tokens, but for these, take the white space that follows them. Only the model's name tells.
+STRIPPING_NAMES, NOT_STRIPPING = ("phi-3", "phi3"), ("<unk>", "<s>", "<|endoftext|>")
+CACHED_WORDS, CACHED_LENGTH = 1 << 16, 64  # what subclasses keep of words; longer ones hardly ever come back
 END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
@@ -26,7 +44,7 @@ class Tokenizer:
     Attributes
     ----------
     vocab_size : int
-    bos_id, eos_id : int or None
+    bos_id, eos_id, unknown_id : int or None
     add_bos : bool
         Whether a sequence given to the model begins with `bos_id`; `encode` never adds it.
     end_ids : frozenset of int
@@ -35,57 +53,66 @@ class Tokenizer:
         Tokens that are no text: control tokens, and the one for unknown text.
     """
 
+    DEFAULTS = {}  # what keys like bos_token_id are where the file does not say
+    space_prefix = False  # whether a text begins with a space that is not shown
+
     def __init__(self, metadata):
         self.tokens = read_key(metadata, "tokens", list)  # id -> text, in the file's spelling
         self.vocab_size = len(self.tokens)
         if not self.vocab_size:
             raise ModelFileError("tokenizer.ggml.tokens is empty; use another model file.")
         self.ids = dict(zip(self.tokens, range(self.vocab_size), strict=True))  # text -> id
-        types = _token_types(metadata, self.vocab_size)  # (vocab_size,) int64
-        ends = [self.ids[text] for text in END_TEXTS if text in self.ids]
-        types[ends] = CONTROL  # as llama.cpp does: some files call them normal or user-defined
-        self.special_ids = frozenset(np.flatnonzero((types == CONTROL) | (types == UNKNOWN)).tolist())
-        self.user_ids = frozenset(np.flatnonzero(types == USER_DEFINED).tolist())
-        self.bos_id = _token_id(metadata, "bos_token_id", self.vocab_size)
-        self.eos_id = _token_id(metadata, "eos_token_id", self.vocab_size)
-        self.add_bos = bool(read_key(metadata, "add_bos_token", (bool, int), False))
-        if self.add_bos and self.bos_id is None:
-            raise ModelFileError(
-                "tokenizer.ggml.add_bos_token is true, but there is no bos_token_id; use another model file."
-            )
-        keyed = (_token_id(metadata, key, self.vocab_size) for key in END_KEYS)
+        self.types = _token_types(metadata, self.vocab_size)  # (vocab_size,) int64
+        ends = [self.ids[text] for text in END_TEXTS if text in self.ids and not self._has_all(NO_ENDS.get(text))]
+        # As llama.cpp does: some files call them normal or user-defined.
+        self.types[ends + [self.ids[text] for text in CONTROL_TEXTS if text in self.ids]] = CONTROL
+        self.special_ids = frozenset(np.flatnonzero((self.types == CONTROL) | (self.types == UNKNOWN)).tolist())
+        self.user_ids = frozenset(np.flatnonzero(self.types == USER_DEFINED).tolist())
+        self.bos_id, self.eos_id, self.unknown_id = (
+            self._token_id(metadata, name) for name in ("bos_token_id", "eos_token_id", "unknown_token_id")
+        )
+        self.add_bos = self._wants_bos(metadata, False)
+        self._stripping = self._stripping_ids(str(metadata.get("general.name", "")).lower())
+        keyed = (self._token_id(metadata, key) for key in END_KEYS)
         self.end_ids = frozenset(ends) | {id for id in keyed if id is not None}
-        literals = sorted(self.special_ids | self.user_ids, key=lambda id: len(self.tokens[id]), reverse=True)
-        self._literals = [(self.tokens[id], id) for id in literals if self.tokens[id]]  # longest first
 
-    def encode(self, text, special=True):
+    def encode(self, text, special=True, start=True):
         """Token ids of a text, without a token for the beginning of the sequence.
 
         Parameters
         ----------
         text : str
-        special : bool
-            Whether special tokens written out in the text become those tokens, or stay plain text.
+        special : bool, or callable of begin and end -> bool
+            Whether special tokens written out in the text, or there in the text, become those tokens, or stay text.
+        start : bool
+            Whether the text begins a sequence or follows a special token, rather than going on from other text.
 
         Returns
         -------
         list of int
         """
-        pieces = [text]  # of text, and ids
-        for literal, id in self._literals:
-            if literal in text and (special or id in self.user_ids):
-                pieces = [part for piece in pieces for part in _cut(piece, literal, id)]
-        ids = []
-        for piece in pieces:
-            ids.extend([piece] if isinstance(piece, int) else self.encode_plain(piece))
+        ids, at, stripping = [], 0, False
+        for begin, end, id in (*self._literals_in(text, special), (len(text), None, None)):
+            plain = text[at:begin].lstrip(" \t\n\v\f\r") if stripping else text[at:begin]
+            if plain:
+                ids += self.encode_plain(plain, start)
+            if id is not None:
+                ids.append(id)
+                at, start, stripping = end, True, id in self._stripping
         return ids
 
-    def decode(self, ids):
-        """The text of token ids: special tokens as they are written, bytes that are not UTF-8 as U+FFFD."""
-        return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
+    def decode(self, ids, start=True):
+        """The text of token ids: special tokens as they are written, bytes that are not UTF-8 as U+FFFD.
+
+        start : whether the ids begin a text; then the space that `encode` put before it is taken away.
+        """
+        raw = b"".join(map(self.token_bytes, ids))
+        if start and self.space_prefix and ids and ids[0] not in self.special_ids:
+            raw = raw.removeprefix(b" ")
+        return raw.decode("utf-8", "replace")
 
     def stream(self):
-        """A new `StreamDecoder`: the same text as `decode`, one token at a time."""
+        """A new `StreamDecoder`: the same text as `decode` has for ids that go on from others, one token at a time."""
         return StreamDecoder(self.token_bytes)
 
     def token_bytes(self, id):
@@ -96,13 +123,76 @@ class Tokenizer:
             return self.tokens[id].encode("utf-8", "surrogateescape")
         return self.plain_bytes(self.tokens[id])
 
-    def encode_plain(self, text):
-        """Token ids of text without special tokens: list of int."""
+    def encode_plain(self, text, start):
+        """Token ids of text without special tokens: list of int. `start` as in `encode`."""
         raise NotImplementedError
 
     def plain_bytes(self, token):
         """The bytes that a token of plain text, in the vocabulary's spelling, stands for."""
         raise NotImplementedError
+
+    def _literals_in(self, text, special):
+        """(begin, end, id) of each special and user-defined token in the text: longest first, then leftmost."""
+        may = special if callable(special) else lambda begin, end: special
+        found = []  # (bytes of the token, negative; id; begin; end)
+        for match in self._first.finditer(text):
+            begin = match.start()
+            for length in self._lengths[text[begin : begin + 2]] | self._lengths[match[0]]:
+                id = self._literals.get(text[begin : begin + length])
+                if id is not None and (id in self.user_ids or may(begin, begin + length)):
+                    found.append((-len(self.tokens[id].encode("utf-8", "surrogatepass")), id, begin, begin + length))
+        taken, cuts = bytearray(len(text)), []
+        for _, id, begin, end in sorted(found):
+            if not any(taken[begin:end]):
+                taken[begin:end] = b"\1" * (end - begin)
+                cuts.append((begin, end, id))
+        return sorted(cuts)
+
+    @cached_property
+    def _literals(self):
+        """Special and user-defined tokens: text -> id."""
+        return {self.tokens[id]: id for id in sorted(self.special_ids | self.user_ids) if self.tokens[id]}
+
+    @cached_property
+    def _lengths(self):
+        """How a literal begins -> how long those that begin so are. Two characters, since one is often a space."""
+        lengths = defaultdict(frozenset)
+        for literal in self._literals:
+            lengths[literal[:2]] |= {len(literal)}
+        return lengths
+
+    @cached_property
+    def _first(self):
+        """Matches a character with which a literal begins."""
+        characters = "".join({literal[0] for literal in self._literals})
+        return re.compile(f"[{re.escape(characters)}]" if characters else "(?!)")
+
+    def _stripping_ids(self, name):
+        if not any(part in name for part in STRIPPING_NAMES):
+            return frozenset()
+        return (self.special_ids | self.user_ids) - {self.ids[text] for text in NOT_STRIPPING if text in self.ids}
+
+    def _has_all(self, texts):
+        return bool(texts) and all(text in self.ids for text in texts)
+
+    def _wants_bos(self, metadata, default):
+        """Whether sequences begin with BOS: as the file says, else as this kind of vocabulary has it."""
+        wanted = read_key(metadata, "add_bos_token", (bool, int), None)
+        if wanted and self.bos_id is None:
+            raise ModelFileError(
+                "tokenizer.ggml.add_bos_token is true, but there is no bos_token_id; use another model file."
+            )
+        return bool(default if wanted is None else wanted) and self.bos_id is not None
+
+    def _token_id(self, metadata, name):
+        default = self.DEFAULTS.get(name)
+        id = read_key(metadata, name, int, default if default is None or default < self.vocab_size else None)
+        if id is not None and not 0 <= id < self.vocab_size:
+            raise ModelFileError(
+                f"tokenizer.ggml.{name} is {id}, but the vocabulary has {self.vocab_size} tokens; "
+                "use another model file."
+            )
+        return id
 
 
 class StreamDecoder:
@@ -123,14 +213,6 @@ class StreamDecoder:
         return text
 
 
-def _cut(piece, literal, id):
-    """A piece of text, with every occurrence of `literal` in it replaced by `id`."""
-    if isinstance(piece, int):
-        return [piece]
-    first, *rest = piece.split(literal)
-    return [part for part in [first] + [part for text in rest for part in (id, text)] if part != ""]
-
-
 def read_key(metadata, name, kind, *default):
     """The value of `tokenizer.ggml.NAME`, of the kind asked for."""
     key = f"tokenizer.ggml.{name}"
@@ -144,13 +226,10 @@ def read_key(metadata, name, kind, *default):
     return value
 
 
-def _token_id(metadata, name, vocab_size):
-    id = read_key(metadata, name, int, None)
-    if id is not None and not 0 <= id < vocab_size:
-        raise ModelFileError(
-            f"tokenizer.ggml.{name} is {id}, but the vocabulary has {vocab_size} tokens; use another model file."
-        )
-    return id
+def merge_ranks(metadata):
+    """`tokenizer.ggml.merges`: "left right" -> rank. Of a pair that is there twice, the first counts."""
+    merges = read_key(metadata, "merges", list)
+    return dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))
 
 
 def _token_types(metadata, vocab_size):

@@ -1,23 +1,16 @@
 """Byte-level byte-pair encoding, as GPT-2 has it: text is cut into words, and the bytes of each word merged by rank.
 
-The cutting differs between models; `PRE_TOKENIZERS` has a row for each one known. Refuses to know about special tokens.
+How words are cut is in `pre_tokenizers.py`. Refuses to know about special tokens.
 """
 
-import heapq
-from functools import lru_cache
+import re
+from functools import cached_property, lru_cache
 
 import regex
 
-from ..errors import ModelFileError
-from .base import Tokenizer, read_key
-
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-
-# tokenizer.ggml.pre -> patterns, each of which cuts the pieces that the one before it left
-PRE_TOKENIZERS = {
-    "gpt-2": (GPT2,),
-    "smollm": (r"\p{N}", GPT2),
-}
+from .base import CACHED_LENGTH, CACHED_WORDS, Tokenizer, merge_ranks, read_key
+from .merge import NEVER, cut, merge
+from .pre_tokenizers import pre_tokenizer
 
 # GPT-2 spells every byte as a printable character: itself where it is one, else the next from U+0100 on.
 PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -26,7 +19,23 @@ SPELLING = {byte: byte for byte in PRINTABLE} | {
 }
 BYTES = {chr(code): bytes([byte]) for byte, code in SPELLING.items()}
 
-CACHED_WORDS, CACHED_LENGTH = 1 << 16, 64  # longer words hardly ever come back
+
+def _spelled_class(start, stop):
+    """A character class of these bytes in their spelling."""
+    return "[" + "".join(re.escape(chr(SPELLING[byte])) for byte in range(start, stop)) + "]"
+
+
+# In a merge, "left right", whose right side begins a character: what its left side ends with, a character or as much of
+# one as it has, and what the right one begins with, a character or as much.
+_ASCII, _MORE, _LEAD = _spelled_class(0, 0x80), _spelled_class(0x80, 0xC0), _spelled_class(0xC0, 0x100)
+SEAM = re.compile(
+    f"(^{_MORE}+|{_ASCII}|{_LEAD}{_MORE}*) ({_ASCII}|{_spelled_class(0xC0, 0xE0)}{_MORE}?"
+    f"|{_spelled_class(0xE0, 0xF0)}{_MORE}{{0,2}}|{_spelled_class(0xF0, 0x100)}{_MORE}{{0,3}})",
+    re.MULTILINE,
+)
+
+
+LONG = 3  # characters of a word that is worth to be cut before it is merged
 
 
 class BPE(Tokenizer):
@@ -34,68 +43,85 @@ class BPE(Tokenizer):
 
     Vocabularies that were learnt from text have no token for bytes that never occurred in it: some control characters,
     and what only unassigned code points use. Such bytes are left out of the ids, as llama.cpp leaves them out.
+
+    Files of GPT-J of 2023 hold the tokens' bytes as they are, and some no merges. GPT-2's vocabulary, which is theirs,
+    has its tokens in the order of the merges that made them, so a token's id then serves as the rank.
     """
 
     def __init__(self, metadata):
         super().__init__(metadata)
-        pre = read_key(metadata, "pre", str, "default")
-        if pre not in PRE_TOKENIZERS:
-            known = ", ".join(PRE_TOKENIZERS)
-            raise ModelFileError(f"Pre-tokenizer {pre[:80]!r} is not supported; use a model with one of {known}.")
-        self._patterns = [regex.compile(f"({pattern})") for pattern in PRE_TOKENIZERS[pre]]
-        merges = read_key(metadata, "merges", list)  # "left right", best first
-        self._ranks = dict(zip(reversed(merges), range(len(merges) - 1, -1, -1), strict=True))  # first twin wins
-        self._cached_word_ids = lru_cache(CACHED_WORDS)(self._word_ids)
+        raw = " the" in self.ids and spelled(" the") not in self.ids
+        if raw:
+            self._spell_tokens()
+        self._pre = pre_tokenizer(read_key(metadata, "pre", str, "gpt-2" if raw else "default"))
+        self.add_bos = self._wants_bos(metadata, self._pre.add_bos)
+        self._patterns = [regex.compile(f"({pattern})") for pattern in self._pre.patterns]
+        if raw and "tokenizer.ggml.merges" not in metadata:
+            by_text = {text: id for text, id in self.ids.items() if id not in self.special_ids}
+            self._ranks, self._rank = {}, lambda left, right: by_text.get(left + right, NEVER)
+        else:
+            by_pair = self._ranks = merge_ranks(metadata)
+            self._rank = lambda left, right: by_pair.get(f"{left} {right}", NEVER)
+        self._cached_ids = lru_cache(CACHED_WORDS)(self._ids)
+        self._cached_merged = lru_cache(CACHED_WORDS)(self._merged)
+        self._cached_joins = lru_cache(CACHED_WORDS)(self._joins)
 
-    def encode_plain(self, text):
-        words = [text]
-        for pattern in self._patterns:
-            words = [part for word in words for part in pattern.split(word) if part]
-        ids = []
-        for word in words:
-            ids += self._cached_word_ids(word) if len(word) <= CACHED_LENGTH else self._word_ids(word)
-        return ids
+    def encode_plain(self, text, start=True):
+        return self._ids(text, 0)
 
     def plain_bytes(self, token):
         # A character that spells no byte (some files have such tokens) stands for itself.
         return b"".join(BYTES.get(char) or char.encode("utf-8", "surrogateescape") for char in token)
 
+    def _ids(self, text, stage):
+        """Token ids of what the patterns before this stage left: list of int."""
+        for stage, pattern in enumerate(self._patterns[stage:], stage + 1):
+            parts = [part for part in pattern.split(text) if part]
+            if len(parts) > 1:
+                ids = []
+                for part in parts:
+                    ids += self._cached_ids(part, stage) if len(part) <= CACHED_LENGTH else self._ids(part, stage)
+                return ids
+        return self._word_ids(text) if text else []
+
     def _word_ids(self, word):
         """Token ids of one word: list of int."""
-        raw = word.encode("utf-8", "surrogatepass")  # a lone surrogate is no character, but no reason to fail either
-        symbols = self._merge(list(raw.decode("latin-1").translate(SPELLING)))
+        if self._pre.whole_words and (id := self.ids.get(spelled(word))) is not None:
+            return [id]
+        if len(word) < LONG or word.isascii() or not self._ranks:
+            return self._merged(word)
+        ids = []  # Chinese, for instance, has words of whole sentences
+        for piece in cut(word, self._cached_joins):
+            ids += self._cached_merged(piece) if len(piece) <= CACHED_LENGTH else self._merged(piece)
+        return ids
+
+    def _merged(self, word):
         ids = []
-        for symbol in symbols:
+        for symbol in merge(list(spelled(word)), self._rank):
             id = self.ids.get(symbol)  # None: a byte the vocabulary lacks, or a merge whose result is no token
             ids += [id] if id is not None else [self.ids[char] for char in symbol if char in self.ids]
         return ids
 
-    def _merge(self, symbols):
-        """Merge neighbours, best rank first and leftmost among equals, until no pair has a rank.
+    def _joins(self, pair):
+        """Whether any merge could go across these two characters, or parts of them."""
+        left, right = map(spelled, pair)
+        begins = [right[: n + 1] for n in range(len(right))]
+        return any((left[n:], begin) in self._seams for n in range(len(left)) for begin in begins)
 
-        A heap of candidate pairs over a linked list: n log n, whatever the text.
-        """
-        ranks, n = self._ranks, len(symbols)
-        following = list(range(1, n + 1))  # (n,) index of the next living symbol, n after the last
-        preceding = list(range(-1, n))  # (n + 1,) index of the one before, -1 before the first
-        heap = []  # (rank, index of the left symbol, left, right)
+    @cached_property
+    def _seams(self):
+        return set(SEAM.findall("\n".join(self._ranks)))
 
-        def offer(left, right):
-            if left >= 0 and right < n:
-                rank = ranks.get(f"{symbols[left]} {symbols[right]}")
-                if rank is not None:
-                    heapq.heappush(heap, (rank, left, symbols[left], symbols[right]))
+    def _spell_tokens(self):
+        extra = (id for id, token in enumerate(self.tokens) if token.startswith("<|extratoken_"))
+        self.special_ids |= frozenset(extra)  # GPT-J's vocabulary is filled up with them
+        self.tokens = [
+            token if id in self.special_ids or id in self.user_ids else spelled(token, "surrogateescape")
+            for id, token in enumerate(self.tokens)
+        ]
+        self.ids = dict(zip(self.tokens, range(self.vocab_size), strict=True))
 
-        for i in range(n - 1):
-            offer(i, i + 1)
-        while heap:
-            _, i, left, right = heapq.heappop(heap)
-            j = following[i]
-            if symbols[i] != left or j == n or symbols[j] != right:
-                continue  # one of the two has merged with another neighbour meanwhile
-            symbols[i], symbols[j] = left + right, None
-            following[i] = following[j]
-            preceding[following[j]] = i
-            offer(preceding[i], i)
-            offer(i, following[i])
-        return [symbol for symbol in symbols if symbol is not None]
+
+def spelled(text, errors="surrogatepass"):
+    """The text's bytes in GPT-2's spelling. A lone surrogate is no character, but no reason to fail either."""
+    return text.encode("utf-8", errors).decode("latin-1").translate(SPELLING)

@@ -1,149 +1,57 @@
-"""Records what llama.cpp makes of 2,000 varied strings: writes smollm2_tokens.json.gz beside this file.
+"""Records the vocabularies in vocabularies/, and in tokens.json.xz what llama.cpp makes of varied strings with them.
 
-    python tests/data/record_tokens.py SmolLM2-135M-Instruct.Q4_1.gguf
+    python tests/data/record_tokens.py SmolLM2-135M-Instruct.Q4_1.gguf llama.cpp/models
 
-Run once, with llama-cpp-python 0.3.36 installed; the tests read only what it wrote. The strings are drawn with a fixed
-seed from the tables below, from alice.txt, and from this repository's own sources as they were at the time.
+Run once, with llama-cpp-python 0.3.36 and nbllm installed; the tests read only what it wrote. The second argument is a
+folder with llama.cpp's ggml-vocab-NAME.gguf, .inp and .out, as llama-cpp-python's source distribution has it. Only
+those that may be shipped are read; what cutting the others need is recorded with the vocabulary of GPT-2 in their place.
 """
 
-import gzip
 import json
-import random
+import lzma
 import sys
-import unicodedata
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-STRINGS = 2000
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-CODE = [
-    "fn main() {\n    println!(\"Hello, world!\");\n}\n",
-    "#include <stdio.h>\nint main(void)\n{\n\tprintf(\"%d\\n\", 0x7fff);\n\treturn 0;\n}\n",
-    "SELECT name, COUNT(*) FROM users WHERE age >= 18 GROUP BY name HAVING COUNT(*) > 1;",
-    "for i in $(seq 1 10); do echo \"$i: ${arr[$i]}\" >> /tmp/out.log 2>&1; done",
-    "<div class=\"a b\" id='c'><a href=\"https://example.org/?q=1&amp;r=2\">x &lt; y</a></div>",
-    "{\"a\": [1, 2.5e-3, null, true], \"b\": {\"c\": \"\\u00e9\\n\"}}",
-    "const f = async (x) => { await g(x?.y ?? z); return `${x}-${y}`; };",
-    "\\begin{equation}\n  \\int_0^\\infty e^{-x^2}\\,dx = \\frac{\\sqrt{\\pi}}{2}\n\\end{equation}",
-    "df = df[df['a'] > 3].groupby([\"b\"]).agg({'c': 'mean'})  # TODO: faster\n",
-    "class A(B[C], metaclass=D):\n\t@property\n\tdef x(self) -> int | None: ...\n",
-    "https://user@example.org:8080/a/b_c/d-e.html?x=%20y&z=1#frag",
-    "C:\\Users\\me\\Documents\\file (1).txt",
-    "git commit -m \"it's\" && ./configure --prefix=/usr/local -j8 || exit 1",
-    "| a | b |\n|---|:-:|\n| 1 | 2 |\n\n```python\nx = 1\n```\n",
-]
-CHINESE = [
-    "为什么哪里都有“存在”而没有绝对的虚无？", "你好，世界！", "我爱北京的秋天。", "月亮绕地球一周需要多长时间？", "請用繁體中文回答。", "机器学习模型在笔记本电脑上运行。",
-    "今天气温是25度，明天下雨。", "　全角空格　和，标点：（测试）", "龍騰虎躍", "Python很好用",
-]  # fmt: skip
-SCRIPTS = [
-    "Καλημέρα κόσμε", "Привет, мир! Как дела?", "مرحبا بالعالم", "שלום עולם", "नमस्ते दुनिया", "สวัสดีชาวโลก",
-    "こんにちは世界、カタカナ", "안녕하세요 세계", "გამარჯობა მსოფლიო", "Բարեւ աշխարհ", "வணக்கம் உலகம்", "হ্যালো বিশ্ব",
-    "Xin chào thế giới", "ሰላም ልዑል", "Grüße aus Köln, Straße, ÄÖÜ", "ça va? œuvre, naïve, façade",
-    "Łódź, żółć, źdźbło", "İstanbul ığdır", "ǅ ǈ ǋ ﬁ ﬂ ß ẞ ſ",
-]  # fmt: skip
-EMOJI = "😀 😅 🤔 👍 👍🏽 👩‍💻 👨‍👩‍👧‍👦 🏳️‍🌈 🇩🇪 🇯🇵 ❤️ ✨ ☃ ⚡️ 🦀 1️⃣ ©️ 🧑🏿‍🚀 🫠 🪿".split()
-SPACES = [
-    " ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", "\r", "\v", "\f", "\x85", "\xa0", "\u1680", "\u2003", "\u2028",
-    "\u2029", "\u202f", "\u3000", "\u200b", "\x1c", "\x1f", "        ", "    \n", " \t ",
-]  # fmt: skip
-SPECIALS = [
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "<reponame>", "<file_sep>", "<filename>",
-    "<gh_stars>", "<issue_start>", "<issue_comment>", "<issue_closed>", "<jupyter_start>", "<jupyter_text>",
-    "<jupyter_code>", "<jupyter_output>", "<jupyter_script>", "<empty_output>", "<|im_start", "im_end|>",
-    "<|im_end|>>", "<<|im_end|>", "<|IM_END|>", "<s>", "</s>", "<|", "|>", "<|im_start|>user\n", "<|im_end|>\n",
-    "<|im_ end|>",
-]  # fmt: skip
-NUMBERS = [
-    "0", "7", "42", "123", "1234", "3.14159", "1,234,567.89", "-5", "+1e10", "0xFF", "2024-05-17", "12:34:56",
-    "50%", "$9.99", "½", "x²", "Ⅷ", "①", "٣٤٥", "४५६", "１２３", "𝟙𝟚", "1st", "v2.0.1", "10^-3", "6.02e23", "1/2",
-    "007", "a1b2c3", "〇", "十",
-]  # fmt: skip
-CONTRACTIONS = [
-    "don't", "DON'T", "it's", "IT'S", "we'll", "they've", "I'm", "you're", "he'd", "she'D", "'tis", "o'clock",
-    "rock'n'roll", "it’s", "'s", "'S", "''s", " 's", "s'", "'LL", "y'all'd've", "l'homme", "'t", "'re're", "can 't",
-    "I'Ve",
-]  # fmt: skip
-MARKS = "\u0301\u0308\u0327\u0323\u20dd\u0489\u093f\u0e34\ufe0f\u05bc\u064b\u309a"
-CONTROLS = "".join(map(chr, (*range(32), *range(127, 160)))) + "\u00ad\u061c\u200d\u200e\u202e\u2060\ufeff\ufffd\uffff"
-PUNCTUATION = [*"!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~—“”«»…¿·€→≤∑", "...", "//", "**", "```"]
+SHIPPED = ("gpt-2", "falcon", "gpt-neox", "phi-3", "qwen2", "bert-bge")
+TWINS = {"mpt": "gpt-neox", "qwen35": "qwen2"}  # the same vocabulary but for how it cuts
+CUTS = ("refact", "llama-bpe", "dbrx", "deepseek-llm", "deepseek-coder", "deepseek-v3")  # recorded with GPT-2's
+DEFAULT_MODEL, OTHERS = 2000, 500  # strings
 
 
-def words(rng, text):
-    start = rng.randrange(len(text))
-    return text[start : start + rng.randrange(3, 160)]
-
-
-def mix(rng, *tables):
-    """A handful of entries of the tables, put together with or without something between."""
-    between = rng.choice(["", "", " ", " ", "\n", "  "])
-    return between.join(rng.choice(rng.choice(tables)) for _ in range(rng.randrange(1, 9)))
-
-
-def mutate(rng, text):
-    """The text with a few characters doubled, dropped, or changed in case."""
-    chars = list(text)
-    for _ in range(rng.randrange(1, 6)):
-        i = rng.randrange(len(chars))
-        chars[i] = rng.choice([chars[i] * 2, "", chars[i].swapcase(), chars[i] + " "])
-    return "".join(chars)
-
-
-def any_characters(rng):
-    ranges = [
-        (0x20, 0x7F), (0xA0, 0x250), (0x370, 0x530), (0x590, 0xE00), (0x1E00, 0x2C00), (0x3040, 0x9FFF),
-        (0xAC00, 0xD7A4), (0xF900, 0xFFFE), (0x1F300, 0x1FAFF), (0x10000, 0x1F000), (0x20000, 0x2FA20),
-    ]  # fmt: skip
-    drawn = (chr(rng.randrange(*rng.choice(ranges))) for _ in range(rng.randrange(1, 30)))
-    return "".join(char for char in drawn if unicodedata.category(char) != "Cn")  # it may become a letter one day
-
-
-def strings():
-    rng = random.Random(20)
-    english = (HERE / "alice.txt").read_text("utf-8")
-    sources = "".join(path.read_text("utf-8") for path in sorted(HERE.parents[1].glob("nbllm/[ft]*/*.py")))
-    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/="
-    kinds = [
-        lambda: words(rng, english),
-        lambda: words(rng, sources),
-        lambda: mutate(rng, rng.choice(CODE)),
-        lambda: mutate(rng, rng.choice(CHINESE)),
-        lambda: mix(rng, CHINESE, [words(rng, english)]),
-        lambda: mix(rng, EMOJI, CONTRACTIONS),
-        lambda: mix(rng, SPACES),
-        lambda: mix(rng, SPACES, NUMBERS, CONTRACTIONS),
-        lambda: mix(rng, SPECIALS),
-        lambda: mix(rng, SPECIALS, CHINESE, SPACES, CONTRACTIONS),
-        lambda: mix(rng, NUMBERS, PUNCTUATION),
-        lambda: mix(rng, CONTRACTIONS),
-        lambda: mix(rng, SCRIPTS, NUMBERS),
-        lambda: mutate(rng, mix(rng, SCRIPTS)),
-        lambda: "".join(char + rng.choice(MARKS) * rng.randrange(3) for char in mix(rng, SCRIPTS, CONTRACTIONS)),
-        lambda: mix(rng, CONTROLS),
-        lambda: mix(rng, CONTROLS, CONTRACTIONS, NUMBERS),
-        lambda: mix(rng, PUNCTUATION),
-        lambda: "".join(rng.choice(letters) for _ in range(rng.randrange(1, 120))),
-        lambda: rng.choice(["a", "ha", "=", "-", "0", " ", "\n", "é", "字", "🦀", "ab ", "_"]) * rng.randrange(1, 80),
-        lambda: any_characters(rng),
-    ]
-    found = dict.fromkeys(["", " "])
-    while len(found) < STRINGS:
-        found[kinds[len(found) % len(kinds)]()] = None
-    return list(found)
-
-
-def main(model):
+def main(model, folder):
     import llama_cpp
+    import vocabularies
+    from check_tokens import vectors, with_pre
+    from varied import strings
 
-    llama = llama_cpp.Llama(model, vocab_only=True, verbose=False)
-    cases = [[text, llama.tokenize(text.encode(), add_bos=False, special=True)] for text in strings()]
-    record = {
-        "model": Path(model).name,
+    from nbllm.formats.gguf import open_gguf
+
+    def record(path, count):
+        llama = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
+        return [llama.tokenize(text.encode(), add_bos=False, special=True) for text in texts[:count]]
+
+    texts, given = strings(DEFAULT_MODEL), {}
+    with tempfile.TemporaryDirectory() as scratch:
+        paths = {name: Path(folder) / f"ggml-vocab-{name}.gguf" for name in (*SHIPPED, *TWINS)}
+        for name in SHIPPED:
+            with open_gguf(paths[name]) as file:
+                (HERE / "vocabularies" / f"{name}.json.xz").write_bytes(vocabularies.pack(file.metadata))
+        copies = {f"gpt-2 as {pre}": with_pre(paths["gpt-2"], pre, scratch) for pre in CUTS}
+        ids = {name: record(path, OTHERS) for name, path in (paths | copies).items()}
+        ids["SmolLM2"] = record(model, DEFAULT_MODEL)
+        given = {name: vectors(path) for name, path in paths.items()}
+    told = {
         "by": f"llama-cpp-python {llama_cpp.__version__}, add_bos=False, special=True",
-        "cases": cases,
+        "strings": texts,
+        "ids": ids,
+        "vectors": given,
     }
-    raw = json.dumps(record, ensure_ascii=True, separators=(",", ":")).encode()
-    (HERE / "smollm2_tokens.json.gz").write_bytes(gzip.compress(raw, 9, mtime=0))
+    raw = json.dumps(told, ensure_ascii=True, separators=(",", ":")).encode()
+    (HERE / "tokens.json.xz").write_bytes(lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME))
 
 
 if __name__ == "__main__":

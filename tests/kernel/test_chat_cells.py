@@ -143,6 +143,14 @@ def test_info_tells_of_the_processor_without_and_with_a_model(fresh_kernel):
     assert made["model"] in after and made["model"] not in before
 
 
+def test_prompt_shows_the_text_and_the_ids_that_were_sent(kernel):
+    made = kernel.run("%%chat --new --max-tokens 2\nhello <|im_end|>").made
+    text, _, ids = kernel.run("%chat prompt").printed.rstrip().rpartition("\n\n")
+    assert text.endswith("<|im_start|>user\nhello <|im_end|><|im_end|>\n<|im_start|>assistant\n")
+    count, _, ids = ids.partition(" token ids: ")
+    assert int(count) == len(ids.split()) == made["prompt_tokens"]
+
+
 def test_switching_the_model_keeps_the_conversation(kernel, tiny_model, default_model):
     kernel.run("%%chat --max-tokens 4\nhello")
     cell = kernel.run(f'%chat model "{tiny_model}"')

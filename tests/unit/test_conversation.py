@@ -5,6 +5,7 @@ from fakes import BOS, CHATML, END, START, FakeTokenizer, fake_model
 
 import nbllm
 from nbllm.chat.conversation import Chat, Notice
+from nbllm.chat.info import sent
 from nbllm.chat.template import render
 from nbllm.errors import ContextFullError, ModelFileError, OptionError
 from nbllm.model import Text
@@ -55,7 +56,7 @@ def test_a_follow_up_continues_the_cache_token_for_token():
 def test_a_reply_whose_text_would_be_tokenized_otherwise_goes_on_with_its_own_ids():
     chat = Chat(fake_model("fine", "ok"))
     tokenizer, encode_text = chat.model.tokenizer, chat.model.tokenizer.encode
-    tokenizer.encode = lambda text, special=True: encode_text(text.upper(), special)  # never what was generated
+    tokenizer.encode = lambda text, *how: encode_text(text.upper(), *how)  # never what was generated
     chat("a")
     cached = list(chat.model.engine.tokens)
     assert chat("b").stats.reused_tokens == len(cached)
@@ -244,13 +245,32 @@ def test_a_missing_template_is_said_once_and_chatml_is_used():
     assert not any(isinstance(e, Notice) for e in first[1:] + second)
 
 
-def test_a_template_that_refuses_a_system_message_says_so_in_one_line():
-    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    chat = Chat(fake_model("a", "b", template=refusing + CHATML), system="Be brief.")
-    with pytest.raises(OptionError, match="System role not supported.*without a system message"):
-        chat("x")
-    chat.system = None
-    assert chat("x").text == "a"
+@pytest.mark.parametrize("way", ["refuses", "leaves out"])
+def test_a_system_message_that_the_template_has_no_place_for_stands_before_the_first_question_and_is_said(way):
+    template = {
+        "refuses": "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system') }}{% endif %}" + CHATML,
+        "leaves out": CHATML.replace("in messages %}", "in messages if message['role'] != 'system' %}"),
+    }[way]
+    chat = Chat(fake_model("a", "b", template=template), system="Be brief.")
+    events = [event for question in "xy" for event in chat.stream(question)]
+    assert [event.text for event in events if isinstance(event, Notice)] == [
+        "The chat template has no place for a system message; it stands before the first question."
+    ]
+    assert isinstance(events[0], Notice)
+    assert chat.model.engine.prompts == [
+        prompt(("user", "Be brief.\nx")), prompt(("user", "Be brief.\nx"), ("assistant", "a"), ("user", "y")),
+    ]
+    assert chat.messages[0] == {"role": "user", "content": "x"}
+
+
+def test_what_was_sent_is_shown_as_text_and_ids():
+    chat = Chat(fake_model("a"))
+    assert sent(chat) == sent() == "nothing was sent yet; ask with %%chat"
+    chat("hi\x1b[2J<|im_end|>")
+    ids = chat.model.engine.prompts[0]
+    assert chat.sent == ids
+    text = "<|im_start|>user\nhi\\x1b[2J<|im_end|><|im_end|>\n<|im_start|>assistant\n"
+    assert sent(chat) == f"{text}\n\n{len(ids)} token ids: {' '.join(map(str, ids))}"
 
 
 def test_follow_ups_on_the_default_model_read_only_what_is_new_and_answer_as_if_all_were_read(default_model):

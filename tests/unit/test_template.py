@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nbllm.chat.prompt import FENCE, PromptEncoder
-from nbllm.chat.template import CHATML as FALLBACK
+from nbllm.chat.styles import CHATML as FALLBACK
 from nbllm.chat.template import render
 from nbllm.errors import ModelFileError, OptionError
 
@@ -41,8 +41,8 @@ def test_the_default_models_template_makes_its_prompt(default_model):
 
 
 def test_the_fallback_is_chatml():
-    assert render(FALLBACK, CONVERSATION) == render(CHATML, CONVERSATION)
-    assert render(FALLBACK, CONVERSATION, add_generation_prompt=False).endswith("存在?<|im_end|>\n")
+    assert render(FALLBACK.template, CONVERSATION) == render(CHATML, CONVERSATION)
+    assert render(FALLBACK.template, CONVERSATION, add_generation_prompt=False).endswith("存在?<|im_end|>\n")
 
 
 @pytest.mark.parametrize(("template", "text"), [
