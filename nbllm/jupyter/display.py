@@ -4,7 +4,6 @@ A notebook gets display updates under an id of their own, as Markdown and plain 
 text as it comes. Built from events alone; knows no model and no thread. Called from the cell's own thread only.
 """
 
-import re
 import sys
 import time
 from dataclasses import asdict
@@ -13,8 +12,9 @@ from IPython.display import display
 
 from nbllm import __version__
 from nbllm.catalogue import Pulling
+from nbllm.catalogue.progress import amount
 from nbllm.chat.conversation import Notice
-from nbllm.jupyter.markdown import markdown
+from nbllm.jupyter.markdown import escaped, markdown
 from nbllm.jupyter.session import Answering, Loading
 from nbllm.model import Text
 from nbllm.runtime.events import Done, Packing, Prefill
@@ -115,7 +115,7 @@ class Output:
     # Each takes an event and returns whether it is enough to paint with a later one.
 
     def _pulling(self, event):
-        new, self.doing = self._share is None, f"downloading {event.name} ({event.total / 1e6:.0f} MB)"
+        new, self.doing = self._share is None, f"downloading {event.name} ({amount(event.total)})"
         self._share = event.done / event.total
         return not new
 
@@ -158,8 +158,8 @@ class NotebookOutput(Output):
 
     def paint(self):
         plain = "\n\n".join(part for part in (*self._notices, self.text or self.status()) if part)
-        quiet = [f"*{_escaped(line)}*" for line in (*self._notices, "" if self.text else self.status()) if line]
-        body = [*quiet, markdown(self.text), f"*{_escaped(self.footer())}*" if self.footer() else ""]
+        quiet = [f"*{escaped(line)}*" for line in (*self._notices, "" if self.text else self.status()) if line]
+        body = [*quiet, markdown(self.text), f"*{escaped(self.footer())}*" if self.footer() else ""]
         data = {"text/plain": plain, "text/markdown": "\n\n".join(part for part in body if part)}
         if data == self._sent:
             return
@@ -191,11 +191,6 @@ class TerminalOutput(Output):
         self._told, self._shown = len(self._notices), len(self.text)
         sys.stdout.write("".join(parts))
         sys.stdout.flush()
-
-
-def _escaped(text):
-    """Literal text for Markdown: a model's or a variable's name may hold anything."""
-    return re.sub(r"([\\`*_{}\[\]<>$#|!~&])", r"\\\1", text)
 
 
 def output(shell, filled=()) -> Output:
