@@ -30,7 +30,7 @@ class Table:
 
 def listing(in_use: Path | None = None) -> tuple[list[Table], str]:
     """The tables, and a line about this machine. in_use : the file of the model that is loaded."""
-    machine, here = memory(), available()
+    machine, here = memory(), available(in_use)
     whole = {found.known for found in here if not found.incomplete}
     today, old = ([m for m in KNOWN if m not in whole and (m.year == 2023) is past] for past in (False, True))
     found = [_found(each, machine, in_use) for each in here]
@@ -63,7 +63,8 @@ def _row(model: KnownModel, machine, last):
 
 
 def _found(found: Found, machine, in_use):
-    last = f"{'in use, ' * (found.path == in_use)}{found.place}, {found.path}"
+    used = in_use is not None and in_use.resolve() == found.path.resolve()
+    last = f"{'in use, ' * used}{found.place}, {found.path}"
     if found.incomplete:
         return found.name, "", gb(found.size), "", "incomplete", found.known.licence, last
     if found.known:

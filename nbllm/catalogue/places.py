@@ -52,10 +52,10 @@ def models_dir() -> Path:
     return _own()[0]
 
 
-def available() -> list[Found]:
-    """The model files on this machine, each once, those in our own folder first."""
+def available(and_at: Path | None = None) -> list[Found]:
+    """The model files on this machine, each once, those in our own folder first; and_at : one that may be elsewhere."""
     found, seen = [], set()
-    for place, name, path in _files():
+    for place, name, path in (*_files(), *([("by path", and_at.stem, and_at)] if and_at else ())):
         with suppress(OSError):  # deleted meanwhile, or a link that leads nowhere
             real, size = path.resolve(strict=True), path.stat().st_size
             if real not in seen and container(path):

@@ -211,6 +211,8 @@ def test_a_file_that_the_catalogue_does_not_know_is_told_from_its_header(home, m
     rows = [row for table in listing(folder / "mine.gguf")[0] for row in table.rows]
     assert [row[4] for row in rows if row[0] == "mistral-7b"] == ["incomplete", "yes"]  # still to be fetched
     assert [row[0] for row in rows if row[6].startswith("in use, ")] == ["mine"]
+    elsewhere = write_llama(home / "elsewhere.gguf")
+    assert [row[0] for row in listing(elsewhere)[0][0].rows if row[6] == f"in use, by path, {elsewhere}"] == ["elsewhere"]
 
 
 def test_what_is_here_is_not_offered_again(home, machine):
