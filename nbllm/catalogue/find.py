@@ -63,9 +63,9 @@ def _known(model):
     own = models_dir() / model.file
     if own.is_file():
         return own
-    for found in available():
-        if found.known is model and not found.incomplete:
-            return found.path
+    named = [found for found in available() if known(found.path.name) is model and not found.incomplete]
+    for found in sorted(named, key=lambda found: found.known is None):  # that very file, or one by its name
+        return found.path
     which = "" if model is DEFAULT else f" {model.name}"
     raise ModelNotFoundError(f"the model {model.name} is not on this machine: {WAYS.format('it', which)}")
 

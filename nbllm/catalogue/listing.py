@@ -31,8 +31,8 @@ class Table:
 def listing(in_use: Path | None = None) -> tuple[list[Table], str]:
     """The tables, and a line about this machine. in_use : the file of the model that is loaded."""
     machine, here = memory(), available(in_use)
-    whole = {found.known for found in here if not found.incomplete}
-    today, old = ([m for m in KNOWN if m not in whole and (m.year == 2023) is past] for past in (False, True))
+    known = {found.known for found in here}
+    today, old = ([m for m in KNOWN if m not in known and (m.year == 2023) is past] for past in (False, True))
     found = [_found(each, machine, in_use) for each in here]
     new, past = ([_row(model, machine, model.about) for model in models] for models in (today, old))
     tables = [
@@ -66,7 +66,7 @@ def _found(found: Found, machine, in_use):
     used = in_use is not None and in_use.resolve() == found.path.resolve()
     last = f"{'in use, ' * used}{found.place}, {found.path}"
     if found.incomplete:
-        return found.name, "", gb(found.size), "", "incomplete", found.known.licence, last
+        return found.name, "", gb(found.size), "", "incomplete", "", last
     if found.known:
         return _row(found.known, machine, last)
     needs, fits, metadata = RESERVE + int(found.size * PACKED), None, {}

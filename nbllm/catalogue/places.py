@@ -13,7 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
-from nbllm.catalogue.known import KnownModel, container, known
+from nbllm.catalogue.known import KnownModel, container, known, recognised
 
 ENDINGS = (".gguf", ".bin")
 
@@ -32,7 +32,7 @@ class Found:
     place : str
         Whose folder it is in.
     known : KnownModel or None
-        What the catalogue has of a file of this name.
+        What the catalogue has of it, if it is a file that it knows, to the byte.
     """
 
     name: str
@@ -43,8 +43,9 @@ class Found:
 
     @property
     def incomplete(self) -> bool:
-        """It has a known model's name, but is shorter."""
-        return self.known is not None and self.size < self.known.size
+        """It is a piece of one of 2023's files. Of GGUF files there are several by one name, and their headers tell."""
+        model = known(self.path.name)
+        return model is not None and model.container != "gguf" and self.size < model.size
 
 
 def models_dir() -> Path:
@@ -60,7 +61,7 @@ def available(and_at: Path | None = None) -> list[Found]:
             real, size = path.resolve(strict=True), path.stat().st_size
             if real not in seen and container(path):
                 seen.add(real)
-                model = known(path.name)
+                model = recognised(path)
                 found.append(Found(model.name if model else name, path, size, place, model))
     return found
 

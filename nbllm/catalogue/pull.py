@@ -20,7 +20,7 @@ from nbllm.catalogue.fetch import Remote, fetching, matches
 from nbllm.catalogue.find import find, is_url, repository
 from nbllm.catalogue.known import DEFAULT, KnownModel, known
 from nbllm.catalogue.package import WAYS, unpacking
-from nbllm.catalogue.places import models_dir
+from nbllm.catalogue.places import available, models_dir
 from nbllm.catalogue.progress import amount
 from nbllm.errors import DownloadError, ModelNotFoundError, TooLargeError
 from nbllm.runtime.estimate import PACKED, RESERVE
@@ -116,12 +116,13 @@ def _here(name, model) -> Path | None:
         own = models_dir() / model.file
         if own.is_file():
             return own if _right(own, model.size, model.checksum) else None
-    elif is_url(name):
+        return next((found.path for found in available() if found.known is model), None)
+    if is_url(name):
         return None
     try:
         return find(name)
     except ModelNotFoundError:
-        if model or repository(name):
+        if repository(name):
             return None
         raise ModelNotFoundError(
             f"no model {name!r} is known; `nbllm models` lists those that can be fetched, and owner/repo of the "

@@ -113,7 +113,7 @@ def test_the_models_folder_is_the_users_data_folder_unless_named(monkeypatch, tm
 def test_find_takes_names_files_in_the_folder_and_paths(models, tmp_path, monkeypatch):
     models.mkdir()
     for file in (models / "Test.gguf", models / "Other.Q4_0.gguf", tmp_path / "elsewhere.bin"):
-        file.write_bytes(b"GGUF")
+        file.write_bytes(CONTENT)
     assert catalogue.find() == catalogue.find("test") == catalogue.find("TESTER") == models / "Test.gguf"
     assert catalogue.find("Other.Q4_0") == catalogue.find("Other.Q4_0.gguf") == models / "Other.Q4_0.gguf"
     assert catalogue.find(str(tmp_path / "elsewhere.bin")) == catalogue.find(tmp_path / "elsewhere.bin")

@@ -151,13 +151,19 @@ def test_a_file_that_is_there_by_two_names_is_listed_once(home):
     assert [found.name for found in catalogue.available()] == ["link"]
 
 
-def test_a_known_model_is_found_wherever_it_is_but_not_a_part_of_it(home):
+def test_a_known_model_is_found_wherever_it_is_but_not_a_piece_of_it(home):
     model = next(model for model in catalogue.KNOWN if model.name == "qwen3-8b")
-    path = put(home / ".lmstudio/models/owner/repo" / model.file, model.size - 1)
     with pytest.raises(ModelNotFoundError, match="nbllm pull qwen3-8b"):
         catalogue.find("qwen3-8b")
-    os.truncate(path, model.size)
+    other = put(home / ".lmstudio/models/owner/a" / model.file, model.size - 288)  # another's quantisation of the same
+    assert catalogue.find("qwen3-8b") == catalogue.find(model.file) == other
+    path = put(home / ".lmstudio/models/owner/b" / model.file, model.size)
     assert catalogue.find("qwen3-8b") == path == catalogue.pull("qwen3-8b")
+    snoozy = put(home / ".cache/gpt4all/ggml-gpt4all-l13b-snoozy.bin", 8136770687, b"tjgg")
+    with pytest.raises(ModelNotFoundError, match="nbllm pull gpt4all-l13b-snoozy"):
+        catalogue.find("snoozy")
+    os.truncate(snoozy, 8136770688)
+    assert catalogue.find("snoozy") == snoozy
 
 
 def test_a_file_given_by_path_is_that_file_whatever_it_is_called(home, monkeypatch):
@@ -201,18 +207,18 @@ def test_a_file_that_the_catalogue_does_not_know_is_told_from_its_header(home, m
     write_llama(folder / "mine.gguf", metadata=about)
     write_llama(folder / "other.gguf", metadata={"general.architecture": "elsewhat", "general.license": "a\nb"})
     put(folder / "bad.gguf", 2_000_000_000)
-    model = next(model for model in catalogue.KNOWN if model.name == "mistral-7b")
-    put(folder / model.file, 1_000_000_000)
+    put(folder / "ggml-gpt4all-j.bin", 1_000_000_000, b"lmgg")
     mine = cells("mine")
     assert (mine["parameters"], mine["licence"], mine["fits"]) == ("0.1M", "mit", "yes")
     assert mine["where"] == f"nbllm, {folder / 'mine.gguf'}"
     assert (cells("other")["fits"], cells("other")["licence"]) == ("not run yet", "")
     assert (cells("bad")["fits"], cells("bad")["size"]) == ("not readable", "2.0 GB")
     rows = [row for table in listing(folder / "mine.gguf")[0] for row in table.rows]
-    assert [row[4] for row in rows if row[0] == "mistral-7b"] == ["incomplete", "yes"]  # still to be fetched
+    assert cells("ggml-gpt4all-j")["fits"] == "incomplete" and cells("gpt4all-j")["size"] == "3.8 GB"  # to be fetched
     assert [row[0] for row in rows if row[6].startswith("in use, ")] == ["mine"]
     elsewhere = write_llama(home / "elsewhere.gguf")
-    assert [row[0] for row in listing(elsewhere)[0][0].rows if row[6] == f"in use, by path, {elsewhere}"] == ["elsewhere"]
+    here, *_ = listing(elsewhere)[0]
+    assert [row[0] for row in here.rows if row[6] == f"in use, by path, {elsewhere}"] == ["elsewhere"]
 
 
 def test_what_is_here_is_not_offered_again(home, machine):
