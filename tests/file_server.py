@@ -21,7 +21,7 @@ class FileServer:
     wrong : int
         By how much the parts it sends begin elsewhere than asked.
     status : list of int
-        What it answers instead, one for each request, then no more.
+        What it answers instead, one for each request, then no more; 0 is nothing at all.
     location : str or None
         Where it sends everybody.
     pause : threading.Event or None
@@ -39,7 +39,8 @@ class FileServer:
         headers = {name.lower(): value for name, value in handler.headers.items()}
         self.requests.append((handler.path, headers))
         if self.status:
-            return handler.send_error(self.status.pop(0))
+            status = self.status.pop(0)
+            return handler.send_error(status) if status else None
         if self.location:
             handler.send_response(302)
             handler.send_header("Location", self.location)

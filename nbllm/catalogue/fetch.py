@@ -144,11 +144,11 @@ class _Transfer(threading.Thread):
                     self._restart()
                 reason = error
                 error.close()
-            except OSError as error:
-                if error.errno == errno.ENOSPC or self.size is None:  # the disk is full, or we are offline
+            except (OSError, http.client.HTTPException) as error:
+                offline = self.size is None and isinstance(error, urllib.error.URLError)
+                full = getattr(error, "errno", None) == errno.ENOSPC
+                if offline or full or isinstance(error, http.client.InvalidURL):
                     raise
-                reason = error
-            except http.client.HTTPException as error:
                 reason = error
             failures = 0 if self.done > most else failures + 1
             most = max(most, self.done)

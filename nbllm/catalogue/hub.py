@@ -47,7 +47,7 @@ def files(repo: str, quant: str | None = None, model: KnownModel | None = None) 
         token = huggingface_hub.get_token()
     except Exception as error:  # the library's own, and those of what it is built on
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        why = TROUBLE.get(type(error).__name__, lines[0])
+        why = TROUBLE.get(type(error).__name__, f"{lines[0]}; try again when online")
         raise DownloadError(f"could not look into {repo} on the hub: {why}") from error
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     offered = {}  # name without the split -> the parts

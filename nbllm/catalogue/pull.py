@@ -144,7 +144,10 @@ def _remotes(name, model: KnownModel | None) -> list[Remote]:
     if not is_url(name):
         return hub.files(*repository(name))
     url = re.sub(r"(?<=/)blob(?=/[^/]+/[^/]+\.gguf)", "resolve", name)  # the hub's page about a file -> the file
-    file = os.path.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).lstrip(".")
+    try:
+        file = os.path.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).lstrip(".")
+    except ValueError as error:
+        raise DownloadError(f"{name!r} is no address: {error}") from None
     if not file:
         raise DownloadError(f"{name} does not end in a file's name: give the address of a .gguf file itself")
     return [Remote(file, url)]
@@ -153,7 +156,7 @@ def _remotes(name, model: KnownModel | None) -> list[Remote]:
 def _check_runs(model):
     if not model.runs:
         raise DownloadError(
-            f"nbllm does not run {model.name} yet, of architecture {model.architecture} in a {model.container} file"
+            f"nbllm does not run {model.name} yet, a {model.container} file of architecture {model.architecture}"
         )
 
 

@@ -183,7 +183,7 @@ def test_what_the_server_says_no_to_is_told_at_once_and_trouble_of_its_own_is_wa
         server.status, server.requests = [status], []
         refused(remote, tmp_path, said)
         assert len(server.requests) == 1
-    server.status = [503, 500, 429, 503]
+    server.status = [503, 0, 500, 429]
     assert get(remote, tmp_path).read_bytes() == CONTENT
     (tmp_path / "m.gguf").unlink()
     server.status = [503] * fetch.ATTEMPTS
@@ -256,8 +256,17 @@ def test_the_hubs_page_about_a_file_leads_to_the_file(server, models):
 def test_no_name_of_an_address_leaves_the_models_folder(server, models):
     for path in ("/..%2f..%2fevil.gguf", "/a/%2e%2e/evil.gguf", "/..evil.gguf"):
         assert catalogue.pull(server.url + path) == models / "evil.gguf"
-    with pytest.raises(DownloadError, match="does not end in a file's name"):
-        catalogue.pull(server.url + "/folder/")
+
+
+@pytest.mark.parametrize(("address", "said"), [
+    ("/folder/", "does not end in a file's name"),
+    ("/a b\n.gguf", "control characters"),
+    ("[::1/x.gguf", "is no address"),
+])  # fmt: skip
+def test_what_is_no_address_of_a_file_is_one_line(server, models, address, said):
+    with pytest.raises(DownloadError, match=said) as error:
+        catalogue.pull(server.url + address if address.startswith("/") else f"http://{address}")
+    assert "\n" not in str(error.value) and server.requests == []
 
 
 def test_too_little_memory_or_disk_is_told_before_the_first_byte(server, models, monkeypatch):
@@ -281,6 +290,28 @@ def test_a_file_that_is_here_is_pulled_without_the_network(models, tmp_path):
     assert catalogue.pull(str(tmp_path / "mine.gguf")) == tmp_path / "mine.gguf"
     with pytest.raises(ModelNotFoundError, match="no model './no.gguf' is known"):
         catalogue.pull("./no.gguf")
+
+
+def test_a_session_fetches_the_model_that_it_is_asked_to_change_to(server, models, tiny_model):
+    from nbllm.jupyter.config import NbLLM
+    from nbllm.jupyter.session import Session
+
+    server.content = tiny_model.read_bytes()
+    server.length = len(server.content)
+    session = Session(NbLLM(max_tokens=1))
+    try:
+        handle = session.submit(session.switch(f"{server.url}/new.gguf"))
+        handle.wait()
+        assert [(event.done, event.total) for event in handle.events if isinstance(event, catalogue.Pulling)][-1] == (
+            len(server.content), len(server.content),
+        )  # fmt: skip
+        assert session.model.path == models / "new.gguf" and session.config.model == str(models / "new.gguf")
+        server.status = [404]
+        with pytest.raises(DownloadError):
+            session.submit(session.switch(f"{server.url}/other.gguf")).wait()
+        assert session.config.model == str(models / "new.gguf") and not session.model.closed
+    finally:
+        session.close()
 
 
 def test_a_model_that_nbllm_does_not_run_is_not_fetched(models):
