@@ -125,8 +125,10 @@ class _Transfer(threading.Thread):
             if not self.cancelled.is_set():
                 self._check()
         except (OSError, http.client.HTTPException, ValueError) as error:
-            self.error = DownloadError(f"could not fetch {self.remote.file}: {_reason(error)}")
-            if isinstance(error, urllib.error.HTTPError):
+            answered = isinstance(error, urllib.error.HTTPError)
+            advice = "look whether the address is right, and open to you" if answered else "try again when online"
+            self.error = DownloadError(f"could not fetch {self.remote.file}: {_reason(error)}; {advice}")
+            if answered:
                 error.close()
         except DownloadError as error:
             self.error = error

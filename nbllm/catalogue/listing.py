@@ -58,28 +58,28 @@ def text(tables: list[Table], about: str) -> str:
 
 
 def _row(model: KnownModel, machine, last):
-    fits = _fits(model.needs, machine) if model.runs else "not run yet"
-    return model.name, f"{model.parameters:.1f} B", gb(model.size), gb(model.needs), fits, model.licence, last
+    last = last if model.runs else f"not run yet; {last}"
+    size, fits = f"{model.parameters:.1f} B", _fits(model.needs, machine)
+    return model.name, size, gb(model.size), gb(model.needs), fits, model.licence, last
 
 
 def _found(found: Found, machine, in_use):
     used = in_use is not None and in_use.resolve() == found.path.resolve()
     last = f"{'in use, ' * used}{found.place}, {found.path}"
-    if found.incomplete:
-        return found.name, "", gb(found.size), "", "incomplete", "", last
     if found.known:
         return _row(found.known, machine, last)
-    needs, fits, metadata = RESERVE + int(found.size * PACKED), None, {}
+    needs, trouble, metadata = RESERVE + int(found.size * PACKED), "incomplete; " * found.incomplete, {}
     try:
         with open_gguf(found.path) as gguf:
             metadata = gguf.metadata
         model = shape(metadata)
         needs += model.cache(2 * LEAST_CONTEXT) if model else 0
-        fits = None if metadata.get("general.architecture") in ARCHITECTURES else "not run yet"
+        if metadata.get("general.architecture") not in ARCHITECTURES:
+            trouble = "not run yet; "
     except NbLLMError:
-        fits = "not readable"
+        trouble = trouble or "not readable; "
     parameters, licence = (_word(metadata.get(f"general.{key}")) for key in ("size_label", "license"))
-    return found.name, parameters, gb(found.size), gb(needs), fits or _fits(needs, machine), licence, last
+    return found.name, parameters, gb(found.size), gb(needs), _fits(needs, machine), licence, trouble + last
 
 
 def _fits(needs, machine):

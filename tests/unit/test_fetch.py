@@ -192,7 +192,7 @@ def test_what_the_server_says_no_to_is_told_at_once_and_trouble_of_its_own_is_wa
 
 def test_offline_is_told_at_once(tmp_path):
     begun = time.monotonic()
-    refused(Remote("m.gguf", "http://127.0.0.1:9/m.gguf"), tmp_path, "could not fetch m.gguf", "refused")
+    refused(Remote("m.gguf", "http://127.0.0.1:9/m.gguf"), tmp_path, "could not fetch m.gguf", "refused", "when online")
     assert time.monotonic() - begun < 5
 
 

@@ -197,7 +197,10 @@ def test_each_model_has_its_size_licence_and_whether_it_fits(home, machine):
     for total, free, fits in ((16, 5, "not now"), (5.5, 5.5, "no"), (16, 6, "yes")):
         machine(total, free)
         assert cells("llama3.1-8b")["fits"] == fits
-    assert cells("gpt4all-j")["fits"] == "not run yet"
+    assert cells("gpt4all-j") | {"memory": "", "size": ""} == {
+        "name": "gpt4all-j", "parameters": "6.1 B", "size": "", "memory": "", "fits": "yes", "licence": "commercial use",
+        "about": "not run yet; GPT-J trained by Nomic AI",
+    }  # fmt: skip
 
 
 def test_a_file_that_the_catalogue_does_not_know_is_told_from_its_header(home, machine):
@@ -211,10 +214,11 @@ def test_a_file_that_the_catalogue_does_not_know_is_told_from_its_header(home, m
     mine = cells("mine")
     assert (mine["parameters"], mine["licence"], mine["fits"]) == ("0.1M", "mit", "yes")
     assert mine["where"] == f"nbllm, {folder / 'mine.gguf'}"
-    assert (cells("other")["fits"], cells("other")["licence"]) == ("not run yet", "")
-    assert (cells("bad")["fits"], cells("bad")["size"]) == ("not readable", "2.0 GB")
+    assert cells("other")["where"].startswith("not run yet; nbllm, ") and cells("other")["licence"] == ""
+    assert cells("bad")["where"].startswith("not readable; nbllm, ") and cells("bad")["size"] == "2.0 GB"
     rows = [row for table in listing(folder / "mine.gguf")[0] for row in table.rows]
-    assert cells("ggml-gpt4all-j")["fits"] == "incomplete" and cells("gpt4all-j")["size"] == "3.8 GB"  # to be fetched
+    assert cells("ggml-gpt4all-j")["where"].startswith("incomplete; nbllm, ")
+    assert cells("gpt4all-j")["size"] == "3.8 GB"  # still to be fetched
     assert [row[0] for row in rows if row[6].startswith("in use, ")] == ["mine"]
     elsewhere = write_llama(home / "elsewhere.gguf")
     here, *_ = listing(elsewhere)[0]
