@@ -9,7 +9,7 @@ from nbllm.catalogue.places import ENDINGS, Found, available, models_dir
 from nbllm.errors import ModelNotFoundError
 
 WAYS = "fetch {} with `nbllm pull{}` when online, or use a file that you have: `%chat model PATH`, nbllm.load('PATH')"
-REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?::(?P<quant>[\w.-]+))?")
+REPO = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?::(?P<quant>[\w.-]+))?")
 
 
 def find(name: str | os.PathLike | None = None) -> Path:
@@ -71,7 +71,7 @@ def _known(model):
 
 
 def _of_repo(name: str, found: Found) -> bool:
-    """Whether a file of the hub's cache, or of LM Studio's folder, is the one that `owner/repo:QUANT` names."""
+    """Whether a file of the hub's cache, or in a folder owner/repo, is the one that `owner/repo:QUANT` names."""
     if not repository(name):
         return False
     repo, quant = repository(name)

@@ -4,15 +4,13 @@ huggingface_hub knows the hub's address (HF_ENDPOINT), and the user's token; it 
 "nbllm[hub]"`, and imported only here and now.
 """
 
-import re
-
 from nbllm.catalogue.fetch import Remote
 from nbllm.catalogue.find import has_quant
 from nbllm.catalogue.known import KnownModel
+from nbllm.catalogue.places import SPLIT
 from nbllm.errors import DownloadError
 
 PREFERENCE = ("Q4_K_M", "Q4_K_S", "Q4_0", "Q4_1", "IQ4_XS", "Q5_K_M", "Q5_0", "Q6_K", "Q8_0", "Q3_K_M", "BF16", "F16")
-SPLIT = re.compile(r"-(\d{5})-of-\d{5}(?=\.gguf$)", re.IGNORECASE)
 TROUBLE = {  # an error of the library -> what it means for the user
     "GatedRepoError": "it wants its licence accepted on its page first, and you logged in (`hf auth login`)",
     "RepositoryNotFoundError": "there is no such repository, or it is not public",

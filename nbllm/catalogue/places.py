@@ -3,8 +3,10 @@
 Only lists what is there. Never touches the network, and writes nothing.
 """
 
+import glob
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +18,7 @@ import platformdirs
 from nbllm.catalogue.known import KnownModel, container, known, recognised
 
 ENDINGS = (".gguf", ".bin")
+SPLIT = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)  # the part that a file is of a split one
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Found:
         A known model's name, or the file's without its ending; `find` takes both.
     path : Path
     size : int
-        Bytes.
+        Bytes, of all parts if the file is split; `path` is then the first.
     place : str
         Whose folder it is in.
     known : KnownModel or None
@@ -58,7 +61,7 @@ def available(and_at: Path | None = None) -> list[Found]:
     found, seen = [], set()
     for place, name, path in (*_files(), *([("by path", and_at.stem, and_at)] if and_at else ())):
         with suppress(OSError):  # deleted meanwhile, or a link that leads nowhere
-            real, size = path.resolve(strict=True), path.stat().st_size
+            real, size = path.resolve(strict=True), sum(part.stat().st_size for part in _parts(path))
             if real not in seen and container(path):
                 seen.add(real)
                 model = recognised(path)
@@ -70,7 +73,8 @@ def _files() -> Iterator[tuple[str, str, Path]]:
     """(whose, name, path) of whatever may be a model."""
     home = Path.home()
     for folder in _own():
-        yield from _in(folder, "nbllm", "*")
+        for pattern in ("*", "*/*/*"):  # those of a repository are in a folder owner/repo
+            yield from _in(folder, "nbllm", pattern)
     for folder in (_gpt4all(home), home / ".cache/gpt4all"):  # the program's, the Python package's
         yield from _in(folder, "GPT4All", "*")
     for folder in (home / ".lmstudio/models", home / ".cache/lm-studio/models"):  # today's, that of before 2025
@@ -82,8 +86,16 @@ def _files() -> Iterator[tuple[str, str, Path]]:
 
 def _in(folder, place, pattern):
     for path in sorted(folder.glob(pattern)):
-        if path.suffix.lower() in ENDINGS and "mmproj" not in path.name.lower():  # that part is for pictures
+        split = SPLIT.search(path.name)
+        first, pictures = not split or int(split[1]) == 1, "mmproj" in path.name.lower()
+        if path.suffix.lower() in ENDINGS and first and not pictures:
             yield place, path.stem, path
+
+
+def _parts(path):
+    if not SPLIT.search(path.name):
+        return [path]
+    return path.parent.glob(SPLIT.sub(r"-?????-of-\2", glob.escape(path.name)))
 
 
 def _own():

@@ -85,15 +85,16 @@ def pulling(name: str | None = None, stop_flag: StopFlag | None = None) -> Itera
             steps = unpacking(model, models_dir(), lambda size: _check_space(name, size), flag)
             return (yield from _events(name, steps))
         remotes = _remotes(name, model)
+        folder = models_dir() if model or is_url(name) else models_dir() / repository(name)[0]
         sizes = [remote.size or 0 for remote in remotes]
         paths = []
         for number, remote in enumerate(remotes):
             def check(size, later=sum(sizes[number + 1 :]), all=sum(sizes)):
                 _check_memory(name, model.needs if model else RESERVE + int(max(all, size) * PACKED))
                 _check_space(name, size + later)
-            path = models_dir() / remote.file
+            path = folder / remote.file
             if not _right(path, remote.size, remote.checksum):
-                steps = fetching(remote, models_dir(), check, flag)
+                steps = fetching(remote, folder, check, flag)
                 path = yield from _events(name, steps, sum(sizes[:number]), sum(sizes))
             paths.append(path)
     return paths[0]

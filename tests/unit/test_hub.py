@@ -76,22 +76,21 @@ def refused(name, *parts):
 ])  # fmt: skip
 def test_a_repository_gives_the_file_of_the_block_type_asked_for(hub, server, models, name, file):
     path = catalogue.pull(name)
-    assert path == models / file and path.read_bytes() == CONTENT
+    assert path == models / "owner/repo" / file == catalogue.find(name) and path.read_bytes() == CONTENT
     assert [path for path, _ in server.requests] == [f"/owner/repo/resolve/c0ffee/{file}"]  # of one revision
 
 
 def test_a_file_that_is_here_is_not_fetched_again(hub, server, models):
     path, _ = catalogue.pull("owner/repo"), server.requests.clear()
     assert catalogue.pull("owner/repo") == path and server.requests == []
-    path.write_bytes(CONTENT[:-1])
-    assert catalogue.pull("owner/repo").read_bytes() == CONTENT
+    assert catalogue.pull("owner/repo:BF16") == path.with_name("m-BF16.gguf") and len(server.requests) == 1
 
 
 def test_a_split_file_comes_whole_and_its_first_part_is_the_model(hub, models):
     seen = []
     path = catalogue.pull("owner/repo:Q6_K", lambda *step: seen.append(step))
-    assert path == models / "m-Q6_K-00001-of-00002.gguf"
-    assert sorted(file.name for file in models.iterdir()) == [f"m-Q6_K-0000{number}-of-00002.gguf" for number in (1, 2)]
+    names = [f"m-Q6_K-0000{number}-of-00002.gguf" for number in (1, 2)]
+    assert path == models / "owner/repo" / names[0] and sorted(os.listdir(path.parent)) == names
     assert seen == sorted(seen) and seen[-1] == (2 * len(CONTENT),) * 2
 
 
@@ -171,7 +170,7 @@ def test_the_real_library_gives_what_is_used_of_it(server, models, monkeypatch):
     ran = subprocess.run([sys.executable, "-c", REAL], env=environment, capture_output=True, text=True, timeout=100)
     assert ran.returncode == 0, ran.stderr
     lines = ran.stdout.splitlines()
-    assert lines[0] == "m-Q4_K_S.gguf" and (models / lines[0]).read_bytes() == CONTENT
+    assert lines[0] == "m-Q4_K_S.gguf" and (models / "owner/repo" / lines[0]).read_bytes() == CONTENT
     assert lines[1:] == [
         "could not look into owner/none on the hub: there is no such repository, or it is not public",
         "could not look into owner/gated on the hub: it wants its licence accepted on its page first, and you logged "

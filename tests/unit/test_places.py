@@ -151,6 +151,15 @@ def test_a_file_that_is_there_by_two_names_is_listed_once(home):
     assert [found.name for found in catalogue.available()] == ["link"]
 
 
+def test_a_split_file_is_one_model(home):
+    folder = home / ".lmstudio/models/owner/re[po]"
+    first, *_ = (put(folder / f"m-Q8_0-0000{number}-of-00003.gguf", number * 10) for number in (1, 2, 3))
+    put(folder / "m-Q8_0-00001-of-00002.gguf", 5)
+    assert [(found.path.name, found.size) for found in catalogue.available()] == [
+        ("m-Q8_0-00001-of-00002.gguf", 5), (first.name, 60),
+    ]  # fmt: skip
+
+
 def test_a_known_model_is_found_wherever_it_is_but_not_a_piece_of_it(home):
     model = next(model for model in catalogue.KNOWN if model.name == "qwen3-8b")
     with pytest.raises(ModelNotFoundError, match="nbllm pull qwen3-8b"):
@@ -198,8 +207,8 @@ def test_each_model_has_its_size_licence_and_whether_it_fits(home, machine):
         machine(total, free)
         assert cells("llama3.1-8b")["fits"] == fits
     assert cells("gpt4all-j") | {"memory": "", "size": ""} == {
-        "name": "gpt4all-j", "parameters": "6.1 B", "size": "", "memory": "", "fits": "yes", "licence": "commercial use",
-        "about": "not run yet; GPT-J trained by Nomic AI",
+        "name": "gpt4all-j", "parameters": "6.1 B", "size": "", "memory": "", "fits": "yes",
+        "licence": "commercial use", "about": "not run yet; GPT-J trained by Nomic AI",
     }  # fmt: skip
 
 
