@@ -167,16 +167,15 @@ class _Transfer(threading.Thread):
             if self._validator:
                 headers["If-Range"] = self._validator
         with _OPENER.open(urllib.request.Request(self.remote.url, headers=headers), timeout=TIMEOUT) as response:
-            size = self._accept(response)
-            self.size = size
+            self.size = self._accept(response)
             self.agreed.wait()
             with self.part.open("r+b") as file:
                 file.seek(self.done)
-                while not self.cancelled.is_set() and (chunk := response.read(CHUNK)):
+                while chunk := response.read1(min(CHUNK, self.size - self.done)):  # what there is, without waiting
+                    if self.cancelled.is_set():  # another may be at it by now
+                        return
                     if self.done == 0 and len(chunk) >= 4:  # what is no model need not arrive
                         self._look_at(chunk)
-                    if self.done + len(chunk) > size:
-                        raise DownloadError(f"{self.remote.url} sends more than the {size:,} bytes that it should")
                     file.write(chunk)
                     self.done += len(chunk)
                 file.flush()

@@ -89,8 +89,8 @@ def pulling(name: str | None = None, stop_flag: StopFlag | None = None) -> Itera
         sizes = [remote.size or 0 for remote in remotes]
         paths = []
         for number, remote in enumerate(remotes):
-            def check(size, later=sum(sizes[number + 1 :]), all=sum(sizes)):
-                _check_memory(name, model.needs if model else RESERVE + int(max(all, size) * PACKED))
+            def check(size, later=sum(sizes[number + 1 :])):
+                _check_memory(name, model.needs if model else RESERVE + int(max(sum(sizes), size) * PACKED))
                 _check_space(name, size + later)
             path = folder / remote.file
             if not _right(path, remote.size, remote.checksum):
