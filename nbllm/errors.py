@@ -27,6 +27,10 @@ class DownloadError(NbLLMError):
     """A model could not be fetched, or what arrived is not what was asked for."""
 
 
+class TooLargeError(NbLLMError):
+    """A model, or the context asked for, does not fit in this machine's memory."""
+
+
 class OptionError(NbLLMError, ValueError):
     """An option is unknown or out of range."""
 

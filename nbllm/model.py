@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 from nbllm.catalogue import DEFAULT, find, known, pull
 from nbllm.catalogue.progress import ProgressLine
-from nbllm.errors import ModelFileError, ModelNotFoundError, NbLLMError, OptionError
+from nbllm.errors import ModelFileError, ModelNotFoundError, NbLLMError, OptionError, Stopped
 from nbllm.formats.open import open_model
 from nbllm.runtime.engine import Engine
+from nbllm.runtime.estimate import fit
 from nbllm.runtime.events import Done, StopFlag, Token, finish
+from nbllm.runtime.memory import memory
 from nbllm.runtime.options import Sampling
 from nbllm.runtime.weights import packing
 from nbllm.tokenizers import load_tokenizer
@@ -37,7 +39,7 @@ def load(
         A model file, the name of one in the models folder, or a known model's name. None is the default model, which is
         fetched on first use, with its progress on standard error; nothing else ever is without being asked for.
     context : int, optional
-        Tokens that fit, prompt and reply together; by default what the model was made for, at most 8,192.
+        Tokens that fit, prompt and reply together; by default what the model was made for, or as many as memory allows.
     threads : int, optional
         By default one for each physical core that this process may use.
     progress : callable, optional
@@ -52,13 +54,15 @@ def load(
         There is no such model on this machine.
     ModelFileError
         The file is damaged, or of a kind that nbllm cannot run.
+    TooLargeError
+        The model, or this context, does not fit in memory.
     OptionError
         `context` or `threads` is out of range.
     DownloadError
         The default model could not be fetched.
     """
     path = _default_model() if path_or_name is None else find(path_or_name)
-    with ProgressLine(path.stem, line="laying out the weights of {name}, {total:.0f} MB") as line:
+    with ProgressLine(path.stem, line="laying out the weights of {name}, {total}") as line:
         show = progress or line
         model = finish(loading(path, context, threads, stop_flag), lambda event: show(event.done, event.total))
     if model.notice:
@@ -66,20 +70,37 @@ def load(
     return model
 
 
-def loading(path_or_name, context: int | None = None, threads: int | None = None, stop_flag: StopFlag | None = None):
+def loading(
+    path_or_name,
+    context: int | None = None,
+    threads: int | None = None,
+    stop_flag: StopFlag | None = None,
+    replaces: "Model | None" = None,
+):
     """As `load`, but as a generator, for a worker's job: yields Packing, returns the model. Shows and fetches nothing.
+
+    replaces : a model to close in time for this one to have its memory, but not before all that can go wrong has gone
+    well; Stopped says so if the flag is set by then.
     """
     path = find(path_or_name)
+    name = known(path.name).name if known(path.name) else path.stem
     with open_model(path) as gguf:
         tokenizer = load_tokenizer(gguf.metadata)
+        free = memory().free + (replaces.held if replaces else 0)
+        size = sum(tensor.nbytes for tensor in gguf.tensors.values())
+        context, notice = fit(name, gguf.metadata, size, free, context)
         weights = yield from packing(gguf, stop_flag)
-        engine = Engine(gguf, context, threads, weights)
-        if engine.vocab_size != tokenizer.vocab_size:
+        if weights.model.vocab != tokenizer.vocab_size:
             raise ModelFileError(
                 f"the tokenizer of {path.name} has {tokenizer.vocab_size:,} tokens and the network has "
-                f"{engine.vocab_size:,}; use another model file"
+                f"{weights.model.vocab:,}; use another model file"
             )
-    return Model(known(path.name).name if known(path.name) else path.stem, path, gguf.metadata, tokenizer, engine)
+        if replaces is not None:
+            if stop_flag is not None and stop_flag.is_set():
+                raise Stopped(f"Stopped; the model is still {replaces.name}.")
+            replaces.close()
+        engine = Engine(gguf, context, threads, weights)
+    return Model(name, path, gguf.metadata, tokenizer, engine, notice)
 
 
 def _default_model():
@@ -116,7 +137,8 @@ class Model:
         How many tokens fit, prompt and reply together.
     """
 
-    def __init__(self, name, path, metadata, tokenizer, engine):
+    def __init__(self, name, path, metadata, tokenizer, engine, notice=None):
+        self._notice = notice
         self.name = name
         self.path = path
         self.metadata = metadata
@@ -139,7 +161,20 @@ class Model:
     @property
     def notice(self) -> str | None:
         """One line that the user should see, if there is something to tell of the loading."""
-        return self.engine.weights.notice
+        return " ".join(filter(None, (self.engine.weights.notice, self._notice))) or None
+
+    @property
+    def closed(self) -> bool:
+        return self._engine is None
+
+    @property
+    def held(self) -> int:
+        """Bytes that closing it would give back, at least: memory that was never written to was never taken."""
+        if self.closed:
+            return 0
+        engine, sizes = self._engine, self._engine.memory
+        weights = sizes["weights"] if engine.weights.path is None else 0  # else mapped: others may use them, too
+        return weights + sizes["cache"] * len(engine.tokens) // engine.context
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text.

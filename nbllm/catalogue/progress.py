@@ -2,13 +2,20 @@
 
 import sys
 
+from nbllm.runtime.memory import gb
+
 WIDTH = 30  # characters of the bar
+
+
+def amount(size: int) -> str:
+    """Bytes that come one after the other, as people like to follow them."""
+    return gb(size) if size >= 1e9 else f"{size / 1e6:,.0f} MB"
 
 
 class ProgressLine:
     """A `progress` for `pull` and `load`: a bar that is drawn over itself in a terminal, and one line elsewhere."""
 
-    def __init__(self, name: str, stream=None, line="fetching {name}, {total:.0f} MB, once"):
+    def __init__(self, name: str, stream=None, line="fetching {name}, {total}, once"):
         self._name = name
         self._line = line
         self._stream = stream or sys.stderr
@@ -18,9 +25,9 @@ class ProgressLine:
         if self._stream.isatty():
             full = WIDTH * done // total
             bar = "█" * full + "░" * (WIDTH - full)
-            self._write(f"\r{self._name} {bar} {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+            self._write(f"\r{self._name} {bar} {amount(done)} of {amount(total)}")
         elif not self._begun:
-            self._write(self._line.format(name=self._name, total=total / 1e6) + "\n")
+            self._write(self._line.format(name=self._name, total=amount(total)) + "\n")
         self._begun = True
 
     def __enter__(self):

@@ -27,7 +27,7 @@ class NbLLM(Configurable):
         config=True
     )
     system = Unicode(None, allow_none=True, help="system prompt of new conversations").tag(config=True)
-    context = Int(None, allow_none=True, min=1, help="tokens of context; none is what the model was made for").tag(
+    context = Int(None, allow_none=True, min=1, help="tokens of context; none is what memory allows").tag(
         config=True
     )
     threads = Int(None, allow_none=True, min=1, help="threads to compute with; none is one a core").tag(config=True)

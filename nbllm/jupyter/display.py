@@ -4,7 +4,6 @@ A notebook gets display updates under an id of their own, as Markdown and plain 
 text as it comes. Built from events alone; knows no model and no thread. Called from the cell's own thread only.
 """
 
-import re
 import sys
 import time
 from dataclasses import asdict
@@ -13,9 +12,10 @@ from IPython.display import display
 
 from nbllm import __version__
 from nbllm.catalogue import Pulling
+from nbllm.catalogue.progress import amount
 from nbllm.chat.conversation import Notice
 from nbllm.chat.thinking import Thought, dimmed
-from nbllm.jupyter.markdown import markdown
+from nbllm.jupyter.markdown import escaped, markdown
 from nbllm.jupyter.session import Answering, Loading
 from nbllm.model import Text
 from nbllm.runtime.events import Done, Packing, Prefill
@@ -119,7 +119,7 @@ class Output:
     # Each takes an event and returns whether it is enough to paint with a later one.
 
     def _pulling(self, event):
-        new, self.doing = self._share is None, f"downloading {event.name} ({event.total / 1e6:.0f} MB)"
+        new, self.doing = self._share is None, f"downloading {event.name} ({amount(event.total)})"
         self._share = event.done / event.total
         return not new
 
@@ -169,8 +169,8 @@ class NotebookOutput(Output):
         thought = self.think.strip("\n")
         above = [line for line in (*self._notices, "" if written else self.status()) if line]
         plain = "\n\n".join(part for part in (*above, _quoted(thought), self.text) if part)
-        quiet = [f"*{_escaped(line)}*" for line in above]
-        footer = f"*{_escaped(self.footer())}*" if self.footer() else ""
+        quiet = [f"*{escaped(line)}*" for line in above]
+        footer = f"*{escaped(self.footer())}*" if self.footer() else ""
         body = [*quiet, _quoted(markdown(thought)), markdown(self.text), footer]
         data = {"text/plain": plain, "text/markdown": "\n\n".join(part for part in body if part)}
         if data == self._sent:
@@ -217,11 +217,6 @@ class TerminalOutput(Output):
 def _quoted(text):
     """As a quotation, in Markdown as in plain text."""
     return "\n".join(f"> {line}" for line in text.split("\n")) if text else ""
-
-
-def _escaped(text):
-    """Literal text for Markdown: a model's or a variable's name may hold anything."""
-    return re.sub(r"([\\`*_{}\[\]<>$#|!~&])", r"\\\1", text)
 
 
 def output(shell, filled=()) -> Output:

@@ -11,6 +11,7 @@ from dataclasses import fields
 from numbers import Integral
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
+from IPython.display import display
 
 from nbllm.errors import NbLLMError, OptionError
 from nbllm.jupyter.config import NbLLM, settings
@@ -117,20 +118,28 @@ class ChatMagics(Magics):
         print(sent(running() and running().chat))
 
     def _model(self, argument):
-        from nbllm.catalogue import KNOWN, available
         from nbllm.jupyter.session import running
 
         if argument:
-            path = argument[1:-1] if argument[0] == argument[-1] in "\"'" else argument
-            self._run(lambda current: current.switch(path))
+            name = argument[1:-1] if argument[0] == argument[-1] in "\"'" else argument
+            self._run(lambda current: current.switch(name))
             return
-        model, here = running() and running().model, available()
+        model = running() and running().model
         print(f"in use: {model.name}, {model.path}" if model else "none is loaded yet; the first question loads one")
-        for found in here:
-            print(f"{found.name:24} {found.size / 1e6:8,.0f} MB  {found.path}")
-        for known in KNOWN:
-            if known.name not in [found.name for found in here]:
-                print(f"{known.name:24} {known.size / 1e6:8,.0f} MB  not here yet: nbllm pull {known.name}")
+
+    def _models(self, argument):
+        from nbllm.catalogue.listing import NUMBERS, listing, text
+        from nbllm.jupyter.markdown import escaped, table
+        from nbllm.jupyter.session import running
+
+        model = running() and running().model
+        tables, about = listing(model and model.path)
+        plain = text(tables, about)
+        if not hasattr(self.shell, "kernel"):
+            print(plain)
+            return
+        parts = (f"**{escaped(each.title)}**\n\n{table(each.head, each.rows, NUMBERS)}" for each in tables)
+        display({"text/plain": plain, "text/markdown": "\n\n".join((*parts, escaped(about)))}, raw=True)
 
     def _help(self, argument):
         for usage, help in (command[1:] for command in _COMMANDS.values()):
@@ -150,7 +159,8 @@ _COMMANDS = {  # name: (method, usage, help)
     "new": (ChatMagics._new, "new", "start a new conversation"),
     "info": (ChatMagics._info, "info", "the model, the threads, the processor and the kernels chosen for it"),
     "prompt": (ChatMagics._prompt, "prompt", "the exact text and token ids that the model got last"),
-    "model": (ChatMagics._model, "model [NAME_OR_PATH]", "change the model, the conversation goes on; or list them"),
+    "model": (ChatMagics._model, "model [NAME_OR_PATH]", "change the model, fetching it if need be; or name it"),
+    "models": (ChatMagics._models, "models", "the models that are here or can be fetched, and which fit in memory"),
     "help": (ChatMagics._help, "help", "this"),
 }
 

@@ -74,3 +74,15 @@ def markdown(text: str) -> str:
     if closing is not None:
         parts += ["" if text.endswith("\n") else "\n", end]
     return "".join(parts)
+
+
+def escaped(text: str) -> str:
+    """Literal text for Markdown: a model's, a file's or a variable's name may hold anything."""
+    return re.sub(r"([\\`*_{}\[\]<>$#|!~&])", r"\\\1", text)
+
+
+def table(head, rows, numbers=()) -> str:
+    """A Markdown table of literal cells; the columns named in `numbers` are set to the right."""
+    lines = [head, ["--:" if name in numbers else "---" for name in head]]
+    lines += [[escaped(cell.replace("\n", " ")) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

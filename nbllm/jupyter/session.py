@@ -9,7 +9,7 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nbllm.catalogue import find, pulling
+from nbllm.catalogue import find, known, pullable, pulling
 from nbllm.chat.conversation import Chat, Notice
 from nbllm.chat.worker import Worker
 from nbllm.errors import ModelNotFoundError, Stopped
@@ -87,10 +87,19 @@ class Session:
         return job
 
     def switch(self, name: str):
-        """The job that changes the model; the conversation goes on. After an error the old model is still there."""
+        """The job that changes the model, fetching it if need be; the conversation goes on.
+
+        After an error the old model is still there.
+        """
 
         def job(stop):
-            before, self.config.model = self.config.model, name
+            try:
+                path = find(name)
+            except ModelNotFoundError:
+                if not pullable(name):
+                    raise
+                path = yield from pulling(name, stop)
+            before, self.config.model = self.config.model, name if known(name) else str(path.absolute())
             try:
                 yield from self._ready(stop)
             except BaseException:
@@ -129,17 +138,17 @@ class Session:
             return
         path = yield from self._find(self.config.model, stop)
         yield Loading(path.stem)
-        model = yield from loading(path, self.config.context, self.config.threads, stop)
-        if stop.is_set() and self.model is not None:  # a first model is kept for the next question, another is not
-            model.close()
-            raise Stopped(f"Stopped; the model is still {self.model.name}.")
-        chat = Chat(model, system=self.config.system)
+        try:
+            self.model = yield from loading(path, self.config.context, self.config.threads, stop, replaces=self.model)
+        finally:
+            if self.model is not None and self.model.closed:  # failed at the very last: the next question loads
+                self.model = self._loaded = None
+        chat = Chat(self.model, system=self.config.system)
         if self.chat is not None:
             chat.system, chat.messages = self.chat.system, self.chat.messages
-            self.model.close()
-        self.model, self.chat, self._loaded, self._fingerprint = model, chat, wanted, _fingerprint(path)
-        if model.notice:
-            yield Notice(model.notice)
+        self.chat, self._loaded, self._fingerprint = chat, wanted, _fingerprint(path)
+        if self.model.notice:
+            yield Notice(self.model.notice)
 
     def _find(self, name, stop):
         try:

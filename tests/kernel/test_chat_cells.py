@@ -164,3 +164,12 @@ def test_help_lists_commands_and_options(kernel):
     printed = kernel.run("%chat").printed
     assert printed == kernel.run("%chat help").printed
     assert all(word in printed for word in ("%chat new", "%chat model", "--top-k", "--max-tokens", "--out"))
+
+
+def test_models_are_a_table_in_markdown_and_in_plain_text(kernel):
+    kernel.run("%%chat --max-tokens 2\nhello")
+    (shown,) = kernel.run("%chat models").of("display_data")
+    markdown, plain = shown["data"]["text/markdown"], shown["data"]["text/plain"]
+    assert "| name | parameters | size | memory | fits | licence | where |\n| --- | --: |" in markdown
+    assert "\n| smollm2-135m | 0.1 B | 0.1 GB | 0.4 GB | yes | Apache-2.0 | in use, " in markdown
+    assert re.search(r"\n  smollm2-135m +0\.1 B +0\.1 GB +0\.4 GB +yes +Apache-2\.0 +in use, ", plain)

