@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import TooLargeError
 from .engine import MAX_OUTPUTS, MAX_TOKENS
 from .memory import gb
-from .program import TILE
+from .program import PAGE
 
 ACTIVATION_BYTES = 5.75  # of an activation: float32, int8, and six numbers for every 32
 PACKED = 1.03  # laid out, rows are filled up, and those of the embedding may be there twice
@@ -38,15 +38,15 @@ class Shape:
 
     def cache(self, context: int) -> int:
         """Bytes of the keys and values of so many tokens."""
-        return 2 * 2 * self.layers * self.kv_heads * self.head_dim * (-(-context // TILE) * TILE)
+        return 2 * 2 * self.layers * self.kv_heads * self.head_dim * (-(-context // PAGE) * PAGE)
 
     def activations(self, context: int) -> int:
         """Bytes of everything else but the weights."""
         qkv = (2 * self.heads + 2 * self.kv_heads) * self.head_dim
         a_token = 2 * self.width + qkv + 3 * self.hidden
         slots = a_token * min(MAX_TOKENS, context) + (self.width + self.vocab) * MAX_OUTPUTS
-        tiles = -(-context // TILE)
-        partial = 4 * self.heads * 4 * tiles * (32 + self.head_dim)  # results of the tiles, float32
+        pages = -(-context // PAGE)
+        partial = 4 * self.heads * 4 * pages * (32 + self.head_dim)  # results of the pages, float32
         angles = 4 * context * self.head_dim
         return int(ACTIVATION_BYTES * slots) + partial + angles
 
@@ -55,17 +55,17 @@ class Shape:
         return RESERVE + weights + self.cache(context) + self.activations(context)
 
     def context(self, weights: int, free: int, most: int) -> int:
-        """The longest context, in whole tiles and at most `most` tokens, that fits in `free` bytes; 0 if none does."""
+        """The longest context, in whole pages and at most `most` tokens, that fits in `free` bytes; 0 if none does."""
         if self.needs(weights, most) <= free:
             return most
-        low, high = 0, -(-most // TILE)  # tiles: `low` fit, `high` do not
+        low, high = 0, -(-most // PAGE)  # pages: `low` fit, `high` do not
         while high - low > 1:
             middle = (low + high) // 2
-            if self.needs(weights, middle * TILE) <= free:
+            if self.needs(weights, middle * PAGE) <= free:
                 low = middle
             else:
                 high = middle
-        return low * TILE
+        return low * PAGE
 
 
 def shape(metadata: dict) -> Shape | None:
