@@ -253,7 +253,7 @@ def test_a_model_that_another_replaces_gives_its_memory_back(session, files):
     assert ran.returncode == 0, ran.stderr
     *measured, messages = ran.stdout.splitlines()
     (big, taken), (small, _), (big_again, _), (small_again, _) = (map(int, line.split()) for line in measured)
-    assert small < big - taken * 0.6  # some of what the engine has was never written to, so is not there
+    assert small < big - taken * 0.5  # some of what the engine has was never written to, so is not there
     assert abs(small_again - small) < taken * 0.05
     assert big_again < big + taken * 0.3  # so never both at once
     assert messages == "8"  # and the conversation went on
