@@ -20,8 +20,8 @@ def penalise(logits, recent, penalty):
 
     logits: float32 (vocab,); recent: ids. A negative logit is multiplied, since dividing would make it likelier.
     """
-    ids = np.unique(np.asarray(recent, np.int64))  # (distinct,)
-    seen = logits[ids]  # (distinct,) float32
+    ids = np.asarray(recent, np.int64)  # (n,); one that occurs twice is set to the same value twice
+    seen = logits[ids]  # (n,) float32
     logits[ids] = np.where(seen <= 0, seen * penalty, seen / penalty)
 
 
@@ -33,18 +33,18 @@ def top_k(logits, peaks, k):
     if not 0 < k < logits.size:
         return np.argsort(-logits, kind="stable")
     ids = candidates(logits, peaks, k)
-    smallest = np.partition(logits[ids], ids.size - k)[ids.size - k]
-    ids = ids[logits[ids] >= smallest]  # (k or more,): a tie at the border brings more than k
-    return ids[np.argsort(-logits[ids], kind="stable")[:k]]
+    values = logits[ids]
+    kept = np.flatnonzero(values >= np.partition(values, -k)[-k])  # (k or more,): a tie at the border brings more than k
+    return ids[kept[np.argsort(-values[kept], kind="stable")[:k]]]
 
 
 def candidates(logits, peaks, k):
     """Ids, rising, among which the k largest logits are: those of the blocks whose peak is among the k largest peaks."""
     if k >= peaks.size:
         return np.arange(logits.size)
-    blocks = np.flatnonzero(peaks >= np.partition(peaks, peaks.size - k)[peaks.size - k])  # (k or more,)
+    blocks = np.flatnonzero(peaks >= np.partition(peaks, -k)[-k])  # (k or more,)
     ids = (blocks[:, None] * PEAK + np.arange(PEAK)).ravel()
-    return ids[ids < logits.size]
+    return ids[: logits.size - ids[-1] - 1] if ids[-1] >= logits.size else ids  # the last block may be shorter
 
 
 def top_p(logits, p):
@@ -84,7 +84,8 @@ class Sampler:
         self.sampling = sampling
         self.seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
         self._random = np.random.PCG64(self.seed)
-        self._penalised = np.empty(vocab, np.float32)  # (vocab,) scratch: a fresh copy a token costs more than the rest
+        # scratch, (vocab,) filled up to whole blocks: a fresh copy a token costs more than the rest
+        self._penalised = np.full((-(-vocab // PEAK), PEAK), -np.inf, np.float32)
 
     def pick(self, logits, peaks, recent) -> int:
         """The next token's id.
@@ -104,16 +105,16 @@ class Sampler:
             A logit is not finite.
         """
         options = self.sampling
-        if not np.isfinite(peaks).all():
+        if not np.isfinite(peaks.sum()):
             raise ModelFileError("the model computed a value that is not a number, so its file is probably damaged; "
                                  "fetch it again, or use another model")
         window = recent[-options.repeat_window:] if options.repeat_window else []
         if options.repeat_penalty != 1 and len(window):
-            np.copyto(self._penalised, logits)
-            logits, peaks = self._penalised, peaks.copy()
+            np.copyto(self._penalised.ravel()[: logits.size], logits)
+            logits, peaks = self._penalised.ravel()[: logits.size], peaks.copy()
             penalise(logits, window, options.repeat_penalty)
-            for block in {id // PEAK for id in window}:
-                peaks[block] = logits[block * PEAK : (block + 1) * PEAK].max()
+            blocks = np.array(window) // PEAK  # (n,)
+            peaks[blocks] = self._penalised[blocks].max(1)
         if options.temperature == 0:
             block = int(peaks.argmax())
             return block * PEAK + int(logits[block * PEAK : (block + 1) * PEAK].argmax())
