@@ -37,7 +37,7 @@ def main(argv=None) -> int:
     return 0
 
 
-def chat(prompt, model, system, context, threads, **sampling):
+def chat(prompt, model, system, context, threads, cache_bits, **sampling):
     from nbllm.chat.conversation import Chat, Notice
     from nbllm.chat.thinking import Thought, dimmed
     from nbllm.chat.worker import Worker
@@ -48,7 +48,7 @@ def chat(prompt, model, system, context, threads, **sampling):
     prompt = sys.stdin.read() if prompt == "-" else prompt
 
     def job(flag):
-        with load(model, context, threads, stop_flag=flag) as loaded:
+        with load(model, context, threads, stop_flag=flag, cache_bits=cache_bits) as loaded:
             yield from Chat(loaded, system, **sampling).stream(prompt, flag)
 
     worker = Worker()  # so that an interrupt need not wait for a step to end
@@ -173,6 +173,9 @@ def _parser():
     asking.add_argument("-m", "--model", help="a known model's name, or a path; the default model otherwise")
     asking.add_argument("-s", "--system", help="what the model is told first")
     asking.add_argument("--context", type=int, metavar="N", help="tokens that fit; by default what memory allows")
+    asking.add_argument(
+        "--cache-bits", type=int, choices=(16, 8), default=16, help="of a number in the cache; 8 takes half the memory"
+    )
     asking.add_argument("--threads", type=int, metavar="N", help="one for each core otherwise")
     for option in fields(Sampling):
         kind = option.metadata.get("kind")

@@ -27,6 +27,7 @@ def load(
     threads: int | None = None,
     progress=None,
     stop_flag: StopFlag | None = None,
+    cache_bits: int = 16,
 ) -> "Model":
     """Load a model.
 
@@ -47,6 +48,8 @@ def load(
         An exception from it ends the loading.
     stop_flag : StopFlag, optional
         Set it from another thread to stop laying them out.
+    cache_bits : int
+        Of the numbers in the key/value cache: 16, or 8 for about half its memory and a little less precision.
 
     Raises
     ------
@@ -57,14 +60,14 @@ def load(
     TooLargeError
         The model, or this context, does not fit in memory.
     OptionError
-        `context` or `threads` is out of range.
+        `context`, `threads` or `cache_bits` is out of range.
     DownloadError
         The default model could not be fetched.
     """
     path = _default_model() if path_or_name is None else find(path_or_name)
     with ProgressLine(path.stem, line="laying out the weights of {name}, {total}") as line:
         show = progress or line
-        model = finish(loading(path, context, threads, stop_flag), lambda event: show(event.done, event.total))
+        model = finish(loading(path, context, threads, stop_flag, cache_bits=cache_bits), lambda event: show(event.done, event.total))
     if model.notice:
         print(f"nbllm: {model.notice}", file=sys.stderr)
     return model
@@ -76,6 +79,7 @@ def loading(
     threads: int | None = None,
     stop_flag: StopFlag | None = None,
     replaces: "Model | None" = None,
+    cache_bits: int = 16,
 ):
     """As `load`, but as a generator, for a worker's job: yields Packing, returns the model. Shows and fetches nothing.
 
@@ -88,7 +92,7 @@ def loading(
         tokenizer = load_tokenizer(gguf.metadata)
         free = memory().free + (replaces.held if replaces else 0)
         size = sum(tensor.nbytes for tensor in gguf.tensors.values())
-        context, notice = fit(name, gguf.metadata, size, free, context)
+        context, notice = fit(name, gguf.metadata, size, free, context, cache_bits)
         weights = yield from packing(gguf, stop_flag)
         if weights.model.vocab != tokenizer.vocab_size:
             raise ModelFileError(
@@ -99,7 +103,7 @@ def loading(
             if stop_flag is not None and stop_flag.is_set():
                 raise Stopped(f"Stopped; the model is still {replaces.name}.")
             replaces.close()
-        engine = Engine(gguf, context, threads, weights)
+        engine = Engine(gguf, context, threads, weights, cache_bits)
     return Model(name, path, gguf.metadata, tokenizer, engine, notice)
 
 

@@ -6,7 +6,7 @@ The sampling options are those of `Sampling`, field by field. Knows nothing of c
 from dataclasses import fields
 from numbers import Integral
 
-from traitlets import Float, Int, List, Unicode
+from traitlets import Enum, Float, Int, List, Unicode
 from traitlets.config import Configurable
 
 from nbllm.runtime.options import Sampling
@@ -30,6 +30,7 @@ class NbLLM(Configurable):
     context = Int(None, allow_none=True, min=1, help="tokens of context; none is what memory allows").tag(
         config=True
     )
+    cache_bits = Enum([16, 8], 16, help="bits of a number in the cache; 8 takes about half the memory").tag(config=True)
     threads = Int(None, allow_none=True, min=1, help="threads to compute with; none is one a core").tag(config=True)
     vars().update({option.name: _trait(option) for option in fields(Sampling)})
 

@@ -46,7 +46,7 @@ class Session:
         self.config = config
         self.model = None
         self.chat = None
-        self._loaded = None  # (model, context, threads) as the settings were when the model was loaded
+        self._loaded = None  # (model, context, threads, cache_bits) as the settings were when the model was loaded
         self._fingerprint = None
         self._running = None  # the handle of the newest job
         self._worker = Worker()
@@ -133,13 +133,14 @@ class Session:
         self.chat.system = self.config.system
 
     def _ready(self, stop):
-        wanted = (self.config.model, self.config.context, self.config.threads)
+        wanted = (self.config.model, self.config.context, self.config.threads, self.config.cache_bits)
         if self._loaded == wanted:
             return
         path = yield from self._find(self.config.model, stop)
         yield Loading(path.stem)
         try:
-            self.model = yield from loading(path, self.config.context, self.config.threads, stop, replaces=self.model)
+            _, context, threads, bits = wanted
+            self.model = yield from loading(path, context, threads, stop, replaces=self.model, cache_bits=bits)
         finally:
             if self.model is not None and self.model.closed:  # failed at the very last: the next question loads
                 self.model = self._loaded = None

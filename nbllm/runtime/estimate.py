@@ -1,7 +1,7 @@
 """What a model will take in memory, before anything of it is loaded. Plain numbers in, bytes out; opens no file.
 
 The weights are mapped and may be shared, but all of them are read for each token: if they do not fit, every token waits
-for the disk. Keys and values are kept as float16, activations in float32 and again in 8 bits.
+for the disk. Keys and values are kept as float16 or in 8 bits, activations in float32 and again in 8 bits.
 """
 
 from dataclasses import dataclass
@@ -36,9 +36,10 @@ class Shape:
     hidden: int = 0
     vocab: int = 0
 
-    def cache(self, context: int) -> int:
-        """Bytes of the keys and values of so many tokens."""
-        return 2 * 2 * self.layers * self.kv_heads * self.head_dim * (-(-context // PAGE) * PAGE)
+    def cache(self, context: int, bits: int = 16) -> int:
+        """Bytes of the keys and values of so many tokens; in 8 bits, a head of a position has a scale, too."""
+        a_head = 2 * self.head_dim if bits == 16 else self.head_dim + 4
+        return 2 * a_head * self.layers * self.kv_heads * (-(-context // PAGE) * PAGE)
 
     def activations(self, context: int) -> int:
         """Bytes of everything else but the weights."""
@@ -50,18 +51,18 @@ class Shape:
         angles = 4 * context * self.head_dim
         return int(ACTIVATION_BYTES * slots) + partial + angles
 
-    def needs(self, weights: int, context: int) -> int:
+    def needs(self, weights: int, context: int, bits: int = 16) -> int:
         """Bytes in all, with this many of weights."""
-        return RESERVE + weights + self.cache(context) + self.activations(context)
+        return RESERVE + weights + self.cache(context, bits) + self.activations(context)
 
-    def context(self, weights: int, free: int, most: int) -> int:
+    def context(self, weights: int, free: int, most: int, bits: int = 16) -> int:
         """The longest context, in whole pages and at most `most` tokens, that fits in `free` bytes; 0 if none does."""
-        if self.needs(weights, most) <= free:
+        if self.needs(weights, most, bits) <= free:
             return most
         low, high = 0, -(-most // PAGE)  # pages: `low` fit, `high` do not
         while high - low > 1:
             middle = (low + high) // 2
-            if self.needs(weights, middle * PAGE) <= free:
+            if self.needs(weights, middle * PAGE, bits) <= free:
                 low = middle
             else:
                 high = middle
@@ -88,7 +89,9 @@ def shape(metadata: dict) -> Shape | None:
     )
 
 
-def fit(name: str, metadata: dict, weights: int, free: int, wanted: int | None = None) -> tuple[int | None, str | None]:
+def fit(
+    name: str, metadata: dict, weights: int, free: int, wanted: int | None = None, bits: int = 16
+) -> tuple[int | None, str | None]:
     """The context with which a model fits in memory.
 
     Parameters
@@ -104,6 +107,8 @@ def fit(name: str, metadata: dict, weights: int, free: int, wanted: int | None =
     wanted : int, optional
         Tokens; by default as many as the model was made for, or as its cache can hold in half of what the weights
         leave: the user's own work needs memory, too.
+    bits : int
+        Of the numbers in the cache, 16 or 8.
 
     Returns
     -------
@@ -123,26 +128,26 @@ def fit(name: str, metadata: dict, weights: int, free: int, wanted: int | None =
             raise TooLargeError(f"{name} needs {gb(weights + RESERVE)} of memory and {gb(free)} are free: {ADVICE}")
         return wanted, None
     if wanted is not None:
-        if isinstance(wanted, int) and 0 < wanted <= own and model.needs(weights, wanted) > free:
-            raise TooLargeError(_too_large(name, model, weights, free, wanted))
+        if isinstance(wanted, int) and 0 < wanted <= own and model.needs(weights, wanted, bits) > free:
+            raise TooLargeError(_too_large(name, model, weights, free, wanted, bits))
         return wanted, None  # what is out of range is for the engine to refuse
     least = min(LEAST_CONTEXT, own)
     fixed = weights + RESERVE
-    context = max(least, model.context(weights, fixed + max(0, free - fixed) // 2, own))
-    if model.needs(weights, context) > free:
-        raise TooLargeError(_too_large(name, model, weights, free, least))
+    context = max(least, model.context(weights, fixed + max(0, free - fixed) // 2, own, bits))
+    if model.needs(weights, context, bits) > free:
+        raise TooLargeError(_too_large(name, model, weights, free, least, bits))
     if context == own:
         return own, None
     return context, (
-        f"The context is {context:,} tokens instead of the model's {own:,}, which would take {gb(model.cache(own))} of "
+        f"The context is {context:,} tokens instead of the model's {own:,}, which would take {gb(model.cache(own, bits))} of "
         f"the {gb(free)} of memory that are free; --context or %config NbLLM.context sets another."
     )
 
 
-def _too_large(name, model, weights, free, context):
-    fits = model.context(weights, free, context)
+def _too_large(name, model, weights, free, context, bits):
+    fits = model.context(weights, free, context, bits)
     advice = f"{fits:,} tokens would fit" if fits >= LEAST_CONTEXT else ADVICE
-    needed = gb(model.needs(weights, context))
+    needed = gb(model.needs(weights, context, bits))
     return f"{name} with a context of {context:,} tokens needs {needed} of memory and {gb(free)} are free: {advice}"
 
 

@@ -100,6 +100,17 @@ def test_in_a_terminal_the_text_cannot_steer_it_and_the_speed_is_told(loads, mon
     assert re.fullmatch(r"\[\d+ tokens read at \d+/s, 12 written at 48/s\]\n", err.getvalue())
 
 
+def test_the_precision_of_the_cache_is_passed_on(run, tiny_model, monkeypatch):
+    asked, load = [], model.load
+    monkeypatch.setattr("nbllm.model.load", lambda *args, **kwargs: asked.append(load(*args, **kwargs)) or asked[-1])
+    monkeypatch.setattr("nbllm.model.Model.close", lambda self: None)  # so that its memory can be looked at
+    for bits in ("16", "8"):
+        status, _, err = run("chat", "hi", "--model", str(tiny_model), "--max-tokens", "1", "--cache-bits", bits)
+        assert status == 0, err
+    half, small = (loaded.engine.memory["cache"] for loaded in asked)
+    assert small < 0.65 * half
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are POSIX's")
 def test_an_interrupt_keeps_what_was_printed_and_ends_with_130(run, loads):
     def on_step(step):

@@ -72,16 +72,17 @@ def test_a_group_that_has_taken_more_than_it_may_has_nothing_left(root):
 # ---- what is needed
 
 
+@pytest.mark.parametrize("bits", [16, 8])
 @pytest.mark.parametrize("context", [100, 128, 1000])
 @pytest.mark.parametrize("options", [
     {}, {"width": 256, "heads": 8, "kv_heads": 8, "layers": 3}, {"head_dim": 32, "tied": False},
 ])  # fmt: skip
-def test_the_estimate_is_what_the_engine_takes(tmp_path, monkeypatch, options, context):
+def test_the_estimate_is_what_the_engine_takes(tmp_path, monkeypatch, options, context, bits):
     monkeypatch.setenv("NBLLM_CACHE", "off")
     with open_gguf(write_llama(tmp_path / "m.gguf", context=1000, **options)) as gguf:
-        model, engine = shape(gguf.metadata), Engine(gguf, context, 1)
+        model, engine = shape(gguf.metadata), Engine(gguf, context, 1, cache_bits=bits)
         weights = sum(tensor.nbytes for tensor in gguf.tensors.values())
-    assert model.cache(context) == engine.memory["cache"]
+    assert model.cache(context, bits) == engine.memory["cache"]
     taken = engine.memory["activations"]
     assert taken * 0.95 < model.activations(context) < taken * 1.15
     assert weights <= engine.memory["weights"] * 1.03
