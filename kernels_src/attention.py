@@ -19,6 +19,7 @@ from lanes import (
     load_f32,
     max_f32,
     mul,
+    soon,
     splat_f32,
     store_f32,
     sub,
@@ -50,8 +51,8 @@ def scaled(s, at, scales, i):
         store_f32(s, at + 3 * PAGE + p, mul(load_f32(s, at + 3 * PAGE + p), c))
 
 
-def score_page(load, f, q0, q1, q2, q3, k, o, head_dim, s, at):
-    """s[at :] (4, PAGE) = the products of four queries in f with the keys of one page at o."""
+def score_page(load, f, q0, q1, q2, q3, k, v, o, head_dim, s, at):
+    """s[at :] (4, PAGE) = the products of four queries in f with the keys of one page at o; its values are needed next."""
     for p in range(0, PAGE, 16):
         a0 = splat_f32(0.0)
         a1 = splat_f32(0.0)
@@ -59,6 +60,7 @@ def score_page(load, f, q0, q1, q2, q3, k, o, head_dim, s, at):
         a3 = splat_f32(0.0)
         for d in range(head_dim):
             c = load(k, o + p * head_dim + d * 16)
+            soon(v, o + p * head_dim + d * 16)
             a0 = fma(c, splat_f32(f[q0 + d]), a0)
             a1 = fma(c, splat_f32(f[q1 + d]), a1)
             a2 = fma(c, splat_f32(f[q2 + d]), a2)
@@ -112,7 +114,7 @@ def attend_page(load, scaling, f, q0, q1, q2, q3, n0, n1, n2, n3, k, v, ks, vs, 
     ks, vs : the scales of the positions, if they have any.  s : scratch memory, of which (4, PAGE) floats at `at` are used.
     """
     size = 32 + head_dim
-    score_page(load, f, q0, q1, q2, q3, k, o, head_dim, s, at)
+    score_page(load, f, q0, q1, q2, q3, k, v, o, head_dim, s, at)
     scaling(s, at, ks, o // head_dim)
     softmax_page(s, at, n0, part)
     softmax_page(s, at + PAGE, n1, part + size)
