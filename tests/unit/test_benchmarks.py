@@ -116,3 +116,12 @@ def test_random_blocks_of_every_type_have_weights_of_the_size_asked_for(part):
         weights = dequantize(BLOCK_TYPES[kind.id], make.random_rows(np.random.default_rng(0), kind, 64, 1024))
         assert weights.shape == (64, 1024)
         assert abs(weights.std() * 1024**0.5 - 1) < 0.1 and abs(weights.mean() * 1024**0.5) < 0.15, kind.name
+
+
+def test_a_given_reply_is_written_with_guesses_and_without(part, tiny_model):
+    copying = part("copying")
+    prompt, reply = list(range(3, 60)), [*range(3, 30), 7, *range(31, 60)]
+    with load(tiny_model) as model:
+        for guessing in (False, True):
+            assert copying.seconds(model, prompt, reply, guessing) > 0
+            assert model.engine.tokens[: len(prompt) + len(reply) - 1] == (prompt + reply)[:-1]
