@@ -25,6 +25,7 @@ UINT32, STRING, ARRAY = 4, 8, 9
 
 # Far above any real model, low enough that no file can make the reader spend seconds or gigabytes on its header.
 MAX_ENTRIES = 1 << 16  # keys, tensors
+AT_ONCE = 4096  # strings that are read at once
 MAX_STRINGS = 1 << 22  # in one array; the largest vocabularies have 2**18 tokens, and twice as many merges
 MAX_KEY_BYTES = 1 << 16
 MAX_NAME_BYTES = 63
@@ -200,13 +201,16 @@ class _Cursor(Cursor):
         return self.array(dtype, self.count(f"the length of {what}", MAX_STRING_BYTES, dtype.itemsize), what)
 
     def strings(self, count, what):
-        return self._short_strings(count) or [
-            self.raw(f"string {i} of {what}", MAX_STRING_BYTES).decode("utf-8", "surrogateescape")
-            for i in range(count)
-        ]
+        texts = []
+        while len(texts) < count:  # a part at a time, so that one long string does not make all of them slow
+            part = range(len(texts), min(len(texts) + AT_ONCE, count))
+            texts += self._short_strings(len(part)) or [
+                self.raw(f"string {i} of {what}", MAX_STRING_BYTES).decode("utf-8", "surrogateescape") for i in part
+            ]
+        return texts
 
     def _short_strings(self, count):
-        """As `strings`, several times faster; None unless every string is under 256 bytes and without NUL.
+        """As `strings`, of part of them, several times faster; None unless every string is under 256 bytes and without NUL.
 
         A vocabulary has hundreds of thousands of strings. Reading one byte of each length, decoding all of them at
         once with NUL between them, and splitting there, costs a fraction of as many calls.
