@@ -9,6 +9,7 @@ from numbers import Integral
 from traitlets import Float, Int, List, Unicode
 from traitlets.config import Configurable
 
+from nbllm.chat.describe import BUDGET
 from nbllm.runtime.options import Sampling
 
 
@@ -31,6 +32,7 @@ class NbLLM(Configurable):
         config=True
     )
     threads = Int(None, allow_none=True, min=1, help="threads to compute with; none is one a core").tag(config=True)
+    describe = Int(BUDGET, min=1, help="most tokens that describe one of your objects in a prompt").tag(config=True)
     vars().update({option.name: _trait(option) for option in fields(Sampling)})
 
     def sampling(self) -> Sampling:

@@ -46,14 +46,14 @@ class Output:
         Of the last event; None before it.
     """
 
-    def __init__(self, filled=()):
+    def __init__(self, filled=None):
         self.text = self.think = ""
         self.doing = "waiting for the model"
         self.began = False
         self.stats = None
         self.finish_reason = None
         self._share = None  # how much of `doing` is done, 0 to 1
-        self._filled = filled  # names of variables whose values were put into the prompt
+        self._filled = filled or {}  # what was put into the prompt: whether it is the value itself
         self._notices = []
         self._asked = None  # Answering
         self._painted = -float("inf")
@@ -85,7 +85,7 @@ class Output:
             f"{stats.generated_tokens} written",
             f"{stats.decode_per_second:.1f} tokens/s" if stats.decode_per_second else "",
             f"seed {sampling.seed}" if sampling.temperature else "",
-            f"with the value of {', '.join(self._filled)}" if self._filled else "",
+            *(_with(what, whole, self._filled) for what, whole in (("the value", True), ("a description", False))),
             cut,
         ]
         return " · ".join(part for part in parts if part)
@@ -219,6 +219,11 @@ def _quoted(text):
     return "\n".join(f"> {line}" for line in text.split("\n")) if text else ""
 
 
-def output(shell, filled=()) -> Output:
+def _with(what, whole, filled):
+    names = ", ".join(name for name in filled if filled[name] is whole)
+    return f"with {what} of {names}" if names else ""
+
+
+def output(shell, filled=None) -> Output:
     """The output that suits the front end of this IPython shell."""
     return (NotebookOutput if hasattr(shell, "kernel") else TerminalOutput)(filled)

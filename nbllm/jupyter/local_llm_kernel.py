@@ -16,7 +16,7 @@ from nbllm.jupyter import session
 from nbllm.jupyter.cell import run_async
 from nbllm.jupyter.config import settings
 from nbllm.jupyter.display import output
-from nbllm.jupyter.interpolate import interpolate, variables
+from nbllm.jupyter.interpolate import interpolate, names
 
 _PYTHON = re.compile(r"%%py[ \t]*\n?$")
 _COMMAND = re.compile(r"%{1,2}[A-Za-z_]|![^\s!]|\?{1,2}[A-Za-z_%]")  # "50 % of", "!" and "?" alone are prose
@@ -70,8 +70,9 @@ class LocalLLMKernel(IPythonKernel):
 
     async def ask(self, prose):
         """Ask the model and show the reply in the running cell."""
-        current = session.session(settings(self.shell))
-        prompt, filled = interpolate(prose.strip("\n"), variables(self.shell))
+        config = settings(self.shell)
+        current = session.session(config)
+        prompt, filled = interpolate(prose.strip("\n"), names(self.shell), config.describe)
         await run_async(current, current.ask(prompt, current.sampling()), output(self.shell, filled))
 
     async def do_execute(self, code, silent, store_history=True, user_expressions=None, allow_stdin=False, **cell):

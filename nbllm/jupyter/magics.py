@@ -1,68 +1,33 @@
 """`%%chat` asks, `%chat` does the rest. Parses what was typed; the session does the work, `cell` and `display` show it.
 
-The options of `%%chat` are those of `Sampling`, field by field. Imported by `%load_ext nbllm`, so it imports nothing
+Imported by `%load_ext nbllm`, so it imports nothing
 that is not there already in any Jupyter kernel.
 """
-
-import argparse
-import keyword
-import shlex
-from dataclasses import fields
-from numbers import Integral
 
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 from IPython.display import display
 
 from nbllm.errors import NbLLMError, OptionError
+from nbllm.jupyter.arguments import PARSER, parse
 from nbllm.jupyter.config import NbLLM, settings
-from nbllm.runtime.options import Sampling
+from nbllm.jupyter.failures import Failures
 
-_SHORT = {"temperature": "-t"}
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise OptionError(f"%%chat: {message}; the options are {', '.join(self._option_string_actions)}")
-
-
-def _name(text):
-    if not text.isidentifier() or keyword.iskeyword(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a name for a variable")
-    return text
-
-
-def _shown(default):
-    return "none" if default in (None, ()) else default
-
-
-def _parser():
-    parser = _Parser("%%chat", add_help=False, allow_abbrev=False)
-    parser.add_argument("-n", "--new", action="store_true", help="start a new conversation with this message")
-    parser.add_argument("-s", "--system", metavar="TEXT", help="system prompt, from here on in this conversation")
-    parser.add_argument("-o", "--out", metavar="NAME", type=_name, help="keep the reply in this variable")
-    parser.add_argument("--raw", action="store_true", help="leave {name} as it is, also where it names a variable")
-    for option in fields(Sampling):
-        kind, flag = option.metadata.get("kind"), "--" + option.name.replace("_", "-")
-        how = {"type": int if kind is Integral else float} if kind else {"action": "append"}
-        parser.add_argument(
-            *(_SHORT[option.name], flag) if option.name in _SHORT else (flag,), **how, metavar="X", default=None,
-            help=f"{option.metadata['help']} (default {_shown(option.default)})".replace("%", "%%"),
-        )
-    return parser
-
-
-_PARSER = _parser()
 _CHAT_HELP = f"""Ask the model what the cell says; the reply streams into the cell's output.
 
-{_PARSER.format_help()}
-In the prompt, {{name}} becomes the value of that variable, if there is one; everything else stays as it is.
+{PARSER.format_help()}
+In the prompt, {{name}}, {{name.attribute}}, {{In[3]}}, {{Out[3]}} and {{Err[3]}} become what a model should know of that
+object, if it is there; everything else stays as it is. %chat prompt shows what was sent.
 An interrupt stops the reply; what is there is kept. Defaults: %config NbLLM
 """
 
 
 @magics_class
 class ChatMagics(Magics):
-    """The magics of one IPython shell."""
+    """The magics of one IPython shell, which also keep what went wrong in its cells."""
+
+    def __init__(self, shell):
+        super().__init__(shell)
+        self.failures = Failures()
 
     @no_var_expand
     @cell_magic("chat")
@@ -70,22 +35,25 @@ class ChatMagics(Magics):
         from nbllm.chat.conversation import Reply
         from nbllm.jupyter.cell import run
         from nbllm.jupyter.display import output
-        from nbllm.jupyter.interpolate import interpolate, variables
+        from nbllm.jupyter.interpolate import attached, interpolate, names
         from nbllm.jupyter.session import session
 
-        given = vars(_PARSER.parse_args(_words(line)))
-        new, system, name, raw = (given.pop(option) for option in ("new", "system", "out", "raw"))
-        current = session(settings(self.shell))
-        sampling = current.sampling(**{option: value for option, value in given.items() if value is not None})
-        prompt, filled = (cell.strip("\n"), []) if raw else interpolate(cell.strip("\n"), variables(self.shell))
+        given, options = parse(line)
+        config = settings(self.shell)
+        current = session(config)
+        sampling = current.sampling(**options)
+        prompt, filled = cell.strip("\n"), {}
+        if not given.raw:
+            prompt, filled = interpolate(prompt, names(self.shell), config.describe)
         if not prompt.strip():
             raise NbLLMError("the prompt is empty: write it below the %%chat line")
-        shown = output(self.shell, filled)
+        above, also = attached(given.attached, names(self.shell), config.describe)
+        shown = output(self.shell, {**also, **filled})
         try:
-            run(current, current.ask(prompt, sampling, system, new), shown)
+            run(current, current.ask(above + prompt, sampling, given.system, given.new), shown)
         finally:
-            if name is not None and shown.stats is not None:
-                self.shell.user_ns[name] = Reply(
+            if given.out is not None and shown.stats is not None:
+                self.shell.user_ns[given.out] = Reply(
                     shown.text, shown.stats, shown.finish_reason, sampling.seed, shown.think.strip()
                 )
 
@@ -169,7 +137,9 @@ def register(shell):
     """Add the magics and their settings to this shell, once."""
     settings(shell)
     if "chat" not in shell.magics_manager.magics["cell"]:
-        shell.register_magics(ChatMagics(shell))
+        magics = ChatMagics(shell)
+        shell.register_magics(magics)
+        shell.events.register("post_run_cell", magics.failures.record)
 
 
 def unregister(shell):
@@ -177,13 +147,10 @@ def unregister(shell):
     from nbllm.jupyter.session import close
 
     close()
+    if "chat" in shell.magics_manager.magics["cell"]:
+        magics = shell.magics_manager.registry.pop(ChatMagics.__name__)
+        shell.events.unregister("post_run_cell", magics.failures.record)
     shell.configurables[:] = [each for each in shell.configurables if not isinstance(each, NbLLM | ChatMagics)]
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("chat", None)
 
-
-def _words(line):
-    try:
-        return shlex.split(line)
-    except ValueError as error:
-        raise OptionError(f"%%chat: {str(error).lower()} in {line.strip()!r}") from error

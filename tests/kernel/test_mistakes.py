@@ -27,6 +27,7 @@ MISTAKES = {  # cell: (error's name, what its line says)
     "%%chat -o class\nhello": ("OptionError", "'class' is not a name for a variable"),
     "%%chat --system 'you are\nhello": ("OptionError", "no closing quotation"),
     "%%chat\n \n\t\n": ("NbLLMError", "the prompt is empty"),
+    "%%chat --with nothing\nhello": ("OptionError", "--with: there is no 'nothing'"),
     "%chat what is this": ("OptionError", "%chat has no 'what'"),
     "%chat model /no/such/file.gguf": ("ModelNotFoundError", "/no/such/file.gguf"),
     "%chat model no-such-name": ("ModelNotFoundError", "no-such-name"),
