@@ -13,7 +13,7 @@ from IPython.display import display
 from nbllm import __version__
 from nbllm.catalogue import Pulling
 from nbllm.catalogue.progress import amount
-from nbllm.chat.conversation import Notice
+from nbllm.chat.conversation import Notice, Reply
 from nbllm.chat.thinking import Thought, dimmed
 from nbllm.jupyter.markdown import escaped, markdown
 from nbllm.jupyter.session import Answering, Loading
@@ -55,6 +55,7 @@ class Output:
         self._share = None  # how much of `doing` is done, 0 to 1
         self._filled = filled or {}  # what was put into the prompt: whether it is the value itself
         self._notices = []
+        self._tokens = []
         self._asked = None  # Answering
         self._painted = -float("inf")
         self._pause = INTERVAL
@@ -72,6 +73,13 @@ class Output:
         """Paint the last state. Without a `Done` among the events, what was being done is taken away."""
         self.doing = self._share = None
         self.paint()
+
+    def reply(self) -> Reply | None:
+        """The reply as an object; None before the end."""
+        if self.stats is None:
+            return None
+        seed, tokens = self._asked.sampling.seed, tuple(self._tokens)
+        return Reply(self.text, self.stats, self.finish_reason, seed, self.think.strip(), tokens)
 
     def footer(self) -> str:
         """Model, counts, speed, seed, and why the reply was cut if it was; empty before the end."""
@@ -140,10 +148,12 @@ class Output:
 
     def _text(self, event):
         first, self.text = not self.text, self.text + event.text
+        self._tokens += event.ids
         return not first
 
     def _thought(self, event):
         first, self.think = not self.think, self.think + event.text
+        self._tokens += event.ids
         return not first
 
     def _notice(self, event):

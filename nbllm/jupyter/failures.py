@@ -58,3 +58,8 @@ class Failures:
         self.tracebacks[result.execution_count] = traceback
         while len(self.tracebacks) > KEPT:
             del self.tracebacks[next(iter(self.tracebacks))]
+
+
+def failures(shell) -> Failures:
+    """Those that the magics of this shell keep."""
+    return shell.magics_manager.registry["ChatMagics"].failures

@@ -11,6 +11,7 @@ import re
 from nbllm.chat.code import fenced
 from nbllm.chat.describe import BUDGET, describe
 from nbllm.errors import NbLLMError, OptionError
+from nbllm.jupyter.failures import failures
 
 _REFERENCE = r"[^\W\d]\w*(?:\.[^\W\d_]\w*)*|(?:In|Out|Err)\[\d{1,9}\]"
 
@@ -59,9 +60,8 @@ class Names:
 def names(shell) -> Names:
     """What the user of this IPython shell can name; inputs are as they were typed."""
     variables = {name: value for name, value in shell.user_ns.items() if name not in shell.user_ns_hidden}
-    failures = shell.magics_manager.registry["ChatMagics"].failures
     history = shell.history_manager.input_hist_raw
-    return Names(variables, {"In": history, "Out": shell.user_ns["Out"], "Err": failures.tracebacks})
+    return Names(variables, {"In": history, "Out": shell.user_ns["Out"], "Err": failures(shell).tracebacks})
 
 
 def interpolate(text: str, names: Names, budget: int = BUDGET) -> tuple[str, dict[str, bool]]:

@@ -57,6 +57,7 @@ class LocalLLMKernel(IPythonKernel):
         "pygments_lexer": "markdown",
     }
     help_links = []
+    cell_begins = {"question": "", "code": "%%py\n"}  # how `%chat` writes cells for this Jupyter kernel
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
