@@ -37,7 +37,7 @@ def describe(value, budget: int = BUDGET) -> tuple[str, bool]:
             raise TypeError(f"_repr_llm_ returned {type(text).__name__}, not text")
         return _cut(text, budget), False
     for base in type(value).__mro__:
-        if describer := _DESCRIBERS.get(f"{base.__module__.partition('.')[0]}.{base.__qualname__}"):
+        if describer := DESCRIBERS.get(f"{base.__module__.partition('.')[0]}.{base.__qualname__}"):
             text = describer(value, budget)
             return (str(value), True) if text is None else (_cut(text, budget), False)
     text = str(value)
@@ -197,7 +197,7 @@ def _container(values, budget):
     return f"{type(values).__name__} of {len(values):,} items: {text}"
 
 
-_DESCRIBERS = {  # package and class: what describes it, given the object and the budget
+DESCRIBERS = {  # package and class: what describes it, given the object and the budget
     "pandas.DataFrame": _frame,
     "pandas.Series": _series,
     "numpy.ndarray": _array,

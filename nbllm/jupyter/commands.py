@@ -168,7 +168,7 @@ def _show(shell, tables, numbers, about=""):
 
 
 def _help(shell, argument):
-    print(usage() + "\n\n" + HELP)
+    print(f"{usage()}\n\n{HELP}")
 
 
 def usage() -> str:

@@ -14,6 +14,7 @@ from ipykernel.kernelapp import IPKernelApp
 from nbllm import __version__, load_ipython_extension
 from nbllm.jupyter import session
 from nbllm.jupyter.cell import run_async
+from nbllm.jupyter.completion import named
 from nbllm.jupyter.config import settings
 from nbllm.jupyter.display import output
 from nbllm.jupyter.interpolate import interpolate, names
@@ -90,8 +91,9 @@ class LocalLLMKernel(IPythonKernel):
     def do_complete(self, code, cursor_pos):
         if _is_command(code):
             return super().do_complete(code, cursor_pos)
-        nothing = {"matches": [], "cursor_start": cursor_pos, "cursor_end": cursor_pos}
-        return {"status": "ok", "metadata": {}, **nothing}
+        typed, offers = named(self.shell, code[:cursor_pos])
+        where = {"cursor_start": cursor_pos - len(typed), "cursor_end": cursor_pos}
+        return {"status": "ok", "metadata": {}, "matches": offers, **where}
 
     def do_inspect(self, code, cursor_pos, detail_level=0, omit_sections=()):
         if _is_command(code):

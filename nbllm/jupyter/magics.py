@@ -8,6 +8,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from nbllm.errors import NbLLMError, OptionError
 from nbllm.jupyter.arguments import parse
 from nbllm.jupyter.commands import COMMANDS, HELP, answer, usage
+from nbllm.jupyter.completion import matcher
 from nbllm.jupyter.config import NbLLM, settings
 from nbllm.jupyter.failures import Failures
 
@@ -19,6 +20,7 @@ class ChatMagics(Magics):
     def __init__(self, shell):
         super().__init__(shell)
         self.failures = Failures()
+        self.matcher = matcher(shell)
 
     @no_var_expand
     @cell_magic("chat")
@@ -51,7 +53,7 @@ class ChatMagics(Magics):
             raise OptionError(f"%chat has no {name!r}; there are {known}. To ask, start a cell with %%chat")
         COMMANDS[name].run(self.shell, argument.strip())
 
-    command.__doc__ = f"The conversation and the model:\n\n{usage()}"
+    command.__doc__ = f"{usage()}\n\n%%chat: {HELP}"  # of both: with Shift-Tab, IPython finds this one for either
 
 
 def register(shell):
@@ -61,6 +63,7 @@ def register(shell):
         magics = ChatMagics(shell)
         shell.register_magics(magics)
         shell.events.register("post_run_cell", magics.failures.record)
+        shell.Completer.custom_matchers.append(magics.matcher)
 
 
 def unregister(shell):
@@ -71,6 +74,7 @@ def unregister(shell):
     if "chat" in shell.magics_manager.magics["cell"]:
         magics = shell.magics_manager.registry.pop(ChatMagics.__name__)
         shell.events.unregister("post_run_cell", magics.failures.record)
+        shell.Completer.custom_matchers.remove(magics.matcher)
     shell.configurables[:] = [each for each in shell.configurables if not isinstance(each, NbLLM | ChatMagics)]
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("chat", None)
