@@ -35,7 +35,8 @@ class Notice:
 class Reply:
     """What the model answered. `str(reply)` is the text; `think` is what it thought before, and empty with most models.
 
-    tokens has the ids of both, as they were generated; finish_reason is that of `Done`; a reply that was broken off has "stopped", and stats only if the engine gave them.
+    tokens has the ids of both, as they were generated; finish_reason is that of `Done`. A reply that was broken off has
+    "stopped", and stats only if the engine gave them.
     """
 
     text: str

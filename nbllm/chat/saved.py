@@ -61,7 +61,7 @@ def load(path) -> Transcript:
 
 
 def export(transcript: Transcript, path):
-    """Write a conversation as Markdown, for people; raises ConversationFileError, also where there is a file already."""
+    """Write a conversation as Markdown, for people; raises ConversationFileError, also where a file is."""
     path = Path(path).expanduser()
     if _exists(path):
         raise ConversationFileError(f"{path} is there already; choose another name, or delete it")
@@ -91,7 +91,7 @@ def _transcript(path, data):
     if header.get("format") != FORMAT:
         raise ConversationFileError(f'{path} is no saved conversation: its first line has no "format": "{FORMAT}"')
     if header.get("version") != VERSION:
-        raise ConversationFileError(f"{path} has version {header.get('version')!r}, and {VERSION} is read; update nbllm")
+        raise ConversationFileError(f"{path} is of version {header.get('version')!r}, not {VERSION}; update nbllm")
     for name, found in (("bytes", len(body)), ("sha256", hashlib.sha256(body).hexdigest())):
         if header.get(name) != found:
             raise ConversationFileError(
@@ -107,7 +107,7 @@ def _messages(path, body, at):
         message = _object(path, line, at)
         role, expected = message.get("role"), ("user", "assistant")[len(messages) % 2]
         if role != expected and (role != "system" or messages or system is not None):
-            raise ConversationFileError(f"{path}, byte {at}: role {repr(role)[:40]} stands where {expected!r} is expected")
+            raise ConversationFileError(f"{path}, byte {at}: role {repr(role)[:40]} stands where {expected!r} should")
         texts = {name: value for name, value in message.items() if name != "role"}
         if "content" not in texts or not texts.keys() <= FIELDS[role]:
             raise ConversationFileError(f"{path}, byte {at}: a message of {role} has {', '.join(sorted(FIELDS[role]))}")

@@ -1,6 +1,6 @@
-"""What stands on the first line of a `%%chat` cell, or behind `%chat retry` and `%chat fix`. The sampling options are those of `Sampling`, field by field.
+"""What stands on the first line of a `%%chat` cell, or behind `%chat retry` and `%chat fix`.
 
-Only parses; knows nothing of models and cells.
+The sampling options are those of `Sampling`, field by field. Only parses; knows nothing of models and cells.
 """
 
 import argparse
@@ -45,7 +45,10 @@ def _parser(prog, question=True):
         kind, flag = option.metadata.get("kind"), "--" + option.name.replace("_", "-")
         how = {"type": int if kind is Integral else float} if kind else {"action": "append"}
         parser.add_argument(
-            *(_SHORT[option.name], flag) if option.name in _SHORT else (flag,), **how, metavar="X", default=None,
+            *(_SHORT[option.name], flag) if option.name in _SHORT else (flag,),
+            **how,
+            metavar="X",
+            default=None,
             help=f"{option.metadata['help']} (default {_shown(option.default)})".replace("%", "%%"),
         )
     return parser

@@ -20,8 +20,8 @@ FIRST = 60  # characters of a conversation's first question in the list
 HELP = f"""Ask the model what the cell says; the reply streams into the cell's output.
 
 {PARSERS["%%chat"].format_help()}
-In the prompt, {{name}}, {{name.attribute}}, {{In[3]}}, {{Out[3]}} and {{Err[3]}} become what a model should know of that
-object, if it is there; everything else stays as it is. %chat prompt shows what was sent.
+In the prompt, {{name}}, {{name.attribute}}, {{In[3]}}, {{Out[3]}} and {{Err[3]}} become what a model should know of
+that object, if it is there; everything else stays as it is. %chat prompt shows what was sent.
 An interrupt stops the reply; what is there is kept. Defaults: %config NbLLM
 """
 

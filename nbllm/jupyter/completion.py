@@ -10,7 +10,6 @@ from IPython.core.completer import SimpleCompletion, context_matcher
 
 from nbllm.jupyter.arguments import PARSERS
 from nbllm.jupyter.commands import COMMANDS
-from nbllm.jupyter.config import settings
 
 
 def _options(command):
@@ -37,9 +36,9 @@ def _models(shell, typed):
 
 
 def _conversations(shell, typed):
-    from nbllm.jupyter.session import session
+    from nbllm.jupyter.session import running
 
-    return session(settings(shell)).shelf.conversations
+    return running().shelf.conversations if running() else ()
 
 
 _NAMES = r"(?:-w|--with)[ =](?:[^\s,]+,)*(?P<typed>[^\s,=-][^\s,]*|)$"

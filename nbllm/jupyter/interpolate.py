@@ -1,9 +1,8 @@
-"""The user's objects in a prompt: `{name}`, `{name.attribute}`, `{In[3]}`, `{Out[3]}` and `{Err[3]}` become what a model
-should know of them, and `--with` puts such descriptions above the prompt.
+"""The user's objects in a prompt: `{name}`, `{name.attribute}`, `{In[3]}`, `{Out[3]}`, `{Err[3]}`, and `--with`.
 
-Only what is there is replaced, once; whatever else is in braces stays, and so do f-strings, LaTeX, and doubled braces. A
-text that was put in is not looked at again. Attributes are looked up and nothing else is evaluated, so no prompt can run
-code or break on a brace.
+Each becomes what a model should know of it. Only what is there is replaced, once; whatever else is in braces stays, and
+so do f-strings, LaTeX, and doubled braces. A text that was put in is not looked at again. Attributes are looked up and
+nothing else is evaluated, so no prompt can run code or break on a brace.
 """
 
 import re

@@ -39,8 +39,8 @@ class Answering:
 class Session:
     """One model and a shelf of conversations, of which `chat` goes on with one.
 
-    Threads: `model`, `chat` and `shelf` are written by jobs on the worker's thread only. Other threads submit jobs, set stop
-    flags and read.
+    Threads: `model`, `chat` and `shelf` are written by jobs on the worker's thread only. Other threads submit jobs,
+    set stop flags and read.
     """
 
     def __init__(self, config: NbLLM):

@@ -221,7 +221,7 @@ def test_a_full_context_can_refuse_the_message_instead():
     before = list(chat.messages)
     long = prompt(("user", "x" * 20), ("assistant", "a"), ("user", "y" * 20))
     assert len(long) < 100 < len(long) + 100 // 4
-    with pytest.raises(ContextFullError, match=f"{len(long)} tokens, and the context of 100 is full; take exchanges back"):
+    with pytest.raises(ContextFullError, match=f"{len(long)} tokens, and the context of 100 is full; take exchanges"):
         chat("y" * 20)
     assert chat.messages == before
     chat.overflow = "drop"
@@ -293,7 +293,8 @@ def test_a_conversation_goes_on_from_a_file(tmp_path):
 def test_a_reply_has_its_code_and_its_tokens():
     text = "Look:\n```python\nx = 1\n```\nand\n```bash\nls\n```\n```\ny\n```"
     reply = Chat(fake_model(text))("x")
-    assert [(block.language, block.text) for block in reply.code_blocks] == [("python", "x = 1"), ("bash", "ls"), ("", "y")]
+    blocks = [(block.language, block.text) for block in reply.code_blocks]
+    assert blocks == [("python", "x = 1"), ("bash", "ls"), ("", "y")]
     assert reply.code == "x = 1\n\ny"
     assert reply.tokens == tuple(text.encode())
 

@@ -32,7 +32,9 @@ def test_what_is_short_is_its_own_text(value):
 
 
 DESCRIBED = {
-    "NumPy array of shape (2, 3), int64, 0 to 5, mean 2.5\n[[0 1 2]\n [3 4 5]]": np.arange(6, dtype=np.int64).reshape(2, 3),
+    "NumPy array of shape (2, 3), int64, 0 to 5, mean 2.5\n[[0 1 2]\n [3 4 5]]": np.arange(6, dtype=np.int64).reshape(
+        2, 3
+    ),
     "NumPy array of shape (3,), float64, 1 not finite, 1 to 2, mean 1.5\n[ 1. nan  2.]": np.array([1, np.nan, 2]),
     "NumPy array of shape (2,), bool, 1 true\n[ True False]": np.array([True, False]),
     "NumPy array of shape (0, 4), float32\n[]": np.zeros((0, 4), np.float32),
@@ -48,7 +50,10 @@ def test_others_are_described(text):
 
 def test_what_is_long_is_cut_and_says_so():
     assert describe([7] * 600, 80) == (f"list of 600 items: [{'7, ' * 20}...]", False)
-    assert describe(type("Long", (), {"__str__": lambda self: "abcdefghijkl"})(), 1) == ("abcd ... (8 more characters)", False)
+    assert describe(type("Long", (), {"__str__": lambda self: "abcdefghijkl"})(), 1) == (
+        "abcd ... (8 more characters)",
+        False,
+    )
     assert describe("x" * 10_000, 1) == ("x" * 10_000, True)
 
 
@@ -86,7 +91,10 @@ def test_of_a_long_traceback_the_end_is_kept():
     except ZeroDivisionError as error:
         text = describe(error, 200)[0]
     lines = text.splitlines()
-    assert lines[:2] == ["Traceback (most recent call last):", "  ..."] and lines[-1] == "ZeroDivisionError: division by zero"
+    assert (
+        lines[:2] == ["Traceback (most recent call last):", "  ..."]
+        and lines[-1] == "ZeroDivisionError: division by zero"
+    )
     assert lines[-2] == "    return 1 / n if n == 0 else deeper(n - 1)" and tokens(text) <= 200
 
 
@@ -126,7 +134,10 @@ def test_a_wide_or_empty_data_frame_and_a_series(pandas):
     shown = sum(line.startswith("- ") for line in lines) - 1
     assert lines[shown + 1] == f"- and {1000 - shown} more columns" and shown > 3
     assert describe(pandas.DataFrame())[0] == "pandas DataFrame of 0 rows and 0 columns"
-    assert describe(pandas.DataFrame({"a": []}, dtype=float))[0] == "pandas DataFrame of 0 rows and 1 columns\n- a: float64"
+    assert (
+        describe(pandas.DataFrame({"a": []}, dtype=float))[0]
+        == "pandas DataFrame of 0 rows and 1 columns\n- a: float64"
+    )
     assert describe(pandas.Series([1, 2], ["x", "y"]))[0].splitlines() == [
         "pandas Series of 2 values, int64, 1 to 2, mean 1.5, standard deviation 0.707107",
         "First values, the index before each:", "x | 1", "y | 2",
@@ -168,5 +179,7 @@ def vocabulary(default_model):
 
 
 def test_nothing_is_imported_for_a_description():
-    code = "import sys; from nbllm.chat.describe import describe; describe(3); describe([]); print('numpy' in sys.modules)"
+    code = (
+        "import sys; from nbllm.chat.describe import describe; describe(3); describe([]); print('numpy' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

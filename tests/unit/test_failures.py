@@ -7,7 +7,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from nbllm.errors import NbLLMError
-from nbllm.jupyter.failures import KEPT, Failures
+from nbllm.jupyter.failures import Failures
 
 
 @pytest.fixture
@@ -34,9 +34,13 @@ def test_a_failed_cell_is_kept_with_its_source_and_its_traceback(run):
     assert run("1 + 1").last is None
     failures = run("def f(x):\n    return 1 / x\nf(0)\n")
     assert failures.last.source == "def f(x):\n    return 1 / x\nf(0)\n"
-    assert failures.last.traceback == failures.tracebacks[2] == (
-        'Traceback (most recent call last):\n  File "cell", line 3, in <module>\n    f(0)\n'
-        '  File "cell", line 2, in f\n    return 1 / x\nZeroDivisionError: division by zero'
+    assert (
+        failures.last.traceback
+        == failures.tracebacks[2]
+        == (
+            'Traceback (most recent call last):\n  File "cell", line 3, in <module>\n    f(0)\n'
+            '  File "cell", line 2, in f\n    return 1 / x\nZeroDivisionError: division by zero'
+        )
     )
     assert run("1").last is failures.last
 
@@ -61,10 +65,11 @@ def test_an_error_that_has_no_text_has_its_name():
     assert failures.last.traceback.endswith("Odd: <exception str() failed>")
 
 
-def test_the_oldest_are_forgotten(run, shell):
-    for _ in range(KEPT + 2):
+def test_the_oldest_are_forgotten(run, monkeypatch):
+    monkeypatch.setattr("nbllm.jupyter.failures.KEPT", 2)
+    for _ in range(4):
         failures = run("1/0")
-    assert list(failures.tracebacks) == list(range(3, KEPT + 3))
+    assert list(failures.tracebacks) == [3, 4]
 
 
 def test_the_question_quotes_both_in_fences_that_hold(run):

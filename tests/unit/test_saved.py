@@ -67,7 +67,12 @@ def test_what_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path):
 
 def file(*lines, **header):
     body = b"".join(line if isinstance(line, bytes) else f"{json.dumps(line)}\n".encode() for line in lines)
-    first = {"format": "nbllm conversation", "version": 1, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    first = {
+        "format": "nbllm conversation",
+        "version": 1,
+        "bytes": len(body),
+        "sha256": hashlib.sha256(body).hexdigest(),
+    }
     return json.dumps(first | header).encode() + b"\n" + body
 
 
@@ -80,22 +85,22 @@ DAMAGED = {  # what is wrong: the file, and what is said of it; after +, bytes s
     "a list": (b"[1]\n", "byte 0: the line is no JSON object but list"),
     "a header without an end": (b"x" * 100_000, 'its first line has no "format"'),
     "nested": (b'{"format": ' + b"[" * 900 + b"\n", "byte 0: the line is no JSON"),
-    "a later version": (file(version=2), "has version 2, and 1 is read; update nbllm"),
+    "a later version": (file(version=2), "is of version 2, not 1; update nbllm"),
     "cut": (file(USER, ASSISTANT)[:-1], "is damaged: its first line has bytes 71, and"),
     "another hash": (file(USER, ASSISTANT, sha256="0"), "is damaged: its first line has sha256 '0'"),
     "another letter": (file(USER, ASSISTANT).replace(b'"x"', b'"y"', 1), "is damaged: its first line has sha256"),
     "lines of other things": (file(USER, [1]), "byte +33: the line is no JSON object but list"),
     "deep nesting": (file(b"[" * 100_000 + b"\n"), "byte +0: the line is no JSON"),
     "a number too long": (file(b'{"role": ' + b"9" * 9000 + b"}\n"), "byte +0: the line is no JSON"),
-    "an answer first": (file(ASSISTANT), "byte +0: role 'assistant' stands where 'user' is expected"),
-    "two questions": (file(USER, USER), "byte +33: role 'user' stands where 'assistant' is expected"),
-    "a late system prompt": (file(USER, SYSTEM), "role 'system' stands where 'assistant' is expected"),
-    "two system prompts": (file(SYSTEM, SYSTEM), "role 'system' stands where 'user' is expected"),
+    "an answer first": (file(ASSISTANT), "byte +0: role 'assistant' stands where 'user' should"),
+    "two questions": (file(USER, USER), "byte +33: role 'user' stands where 'assistant' should"),
+    "a late system prompt": (file(USER, SYSTEM), "role 'system' stands where 'assistant' should"),
+    "two system prompts": (file(SYSTEM, SYSTEM), "role 'system' stands where 'user' should"),
     "no answer": (file(USER), "byte +33: the last question has no answer"),
     "no content": (file({"role": "user"}), "byte +0: a message of user has content"),
     "another field": (file({**USER, "name": "x"}), "byte +0: a message of user has content"),
     "no text": (file({**USER, "content": ["x"]}), "byte +0: content is no text but list"),
-    "a role that is no text": (file({**USER, "role": {"a": "b" * 1000}}), "stands where 'user' is expected"),
+    "a role that is no text": (file({**USER, "role": {"a": "b" * 1000}}), "stands where 'user' should"),
 }  # fmt: skip
 
 
