@@ -35,6 +35,10 @@ class OptionError(NbLLMError, ValueError):
     """An option is unknown or out of range."""
 
 
+class ConversationFileError(NbLLMError):
+    """A conversation cannot be saved, or a saved one is damaged or no such thing."""
+
+
 class ContextFullError(NbLLMError):
     """The prompt does not fit in the model's context."""
 

@@ -3,7 +3,8 @@
 A follow-up turn continues what the engine has in its cache, token for token. For that, a `Chat` keeps the ids of all
 that was read and generated, since text that is tokenized again may come out as other ids. When the template only
 appends (the new prompt's text starts with the old prompt and the reply, as is usual), only the text after that is
-encoded and put behind those ids. When it does not, all is encoded anew, and whatever prefix still agrees is reused.
+encoded and put behind those ids. When it does not, all is encoded anew, and whatever prefix still agrees is reused. The
+ids are kept for every turn, so that one that is taken back or asked again goes on from the turn before it.
 
 Knows nothing of threads, cells or how a reply is shown.
 """
@@ -12,9 +13,12 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from nbllm.chat.code import CodeBlock, code_blocks, python
 from nbllm.chat.prompt import PromptEncoder
+from nbllm.chat.saved import load, save
 from nbllm.chat.thinking import Thought, Thoughts
-from nbllm.errors import ContextFullError
+from nbllm.chat.transcript import OVERFLOW, Transcript
+from nbllm.errors import ContextFullError, OptionError
 from nbllm.model import Model, Text
 from nbllm.runtime.events import Done, Stats, StopFlag
 from nbllm.runtime.options import Sampling
@@ -31,7 +35,8 @@ class Notice:
 class Reply:
     """What the model answered. `str(reply)` is the text; `think` is what it thought before, and empty with most models.
 
-    finish_reason is that of `Done`; a reply that was broken off has "stopped", and stats only if the engine gave them.
+    tokens has the ids of both, as they were generated; finish_reason is that of `Done`. A reply that was broken off has
+    "stopped", and stats only if the engine gave them.
     """
 
     text: str
@@ -39,9 +44,20 @@ class Reply:
     finish_reason: str
     seed: int
     think: str = ""
+    tokens: tuple[int, ...] = ()
 
     def __str__(self):
         return self.text
+
+    @property
+    def code_blocks(self) -> list[CodeBlock]:
+        """The blocks of code in the text, each with its language."""
+        return code_blocks(self.text)
+
+    @property
+    def code(self) -> str:
+        """The Python in the text: the blocks that say so, or name no language, one below the other."""
+        return python(self.text)
 
 
 class Chat:
@@ -55,23 +71,35 @@ class Chat:
     model : Model
     system : str, optional
         What the model is told before the conversation. Without it, the template may have something of its own.
+    overflow : "drop" or "stop"
+        Whether the oldest exchanges are dropped when the context is full, or the message is refused.
+    transcript : Transcript, optional
+        A conversation to go on with; its system prompt is used.
     **sampling
         Fields of `Sampling`, for all turns.
 
     Attributes
     ----------
-    messages : list of dict
-        The conversation as the template is given it: `role` and `content` of each message, without the system's; what
-        the model thought is `reasoning_content` beside its answer, of which templates show it what they want to.
+    transcript : Transcript
+        The conversation; another may be put in its place. `system` and `messages` are its own: `role` and `content` of
+        each message, and `reasoning_content` with what the model thought, of which templates show it what they want to.
     last : Reply or None
         The reply of the last turn, also when it was broken off.
     sent : list of int
         The token ids of the last turn's prompt.
     """
 
-    def __init__(self, model: Model, system: str | None = None, **sampling):
+    def __init__(
+        self,
+        model: Model,
+        system: str | None = None,
+        overflow: str = "drop",
+        transcript: Transcript | None = None,
+        **sampling,
+    ):
         self.model = model
-        self.system = system
+        self.overflow = overflow
+        self.transcript = transcript or Transcript(system)
         self.sampling = Sampling().updated(**sampling)
         self._prompts = PromptEncoder(
             model.metadata.get("tokenizer.chat_template"),
@@ -79,14 +107,52 @@ class Chat:
             f"{model.name} {model.metadata.get('general.name', '')}",
         )
         self._told = set()  # notices
-        self.new()
+        self._forget()
+
+    @property
+    def system(self) -> str | None:
+        return self.transcript.system
+
+    @system.setter
+    def system(self, system):
+        self.transcript.system = system
+
+    @property
+    def messages(self) -> list[dict]:
+        return self.transcript.messages
+
+    @messages.setter
+    def messages(self, messages):
+        self.transcript.messages = messages
 
     def new(self):
-        """Forget the conversation. The system message stays."""
-        self.messages = []
+        """Start a new conversation. The system message stays."""
+        self.transcript = Transcript(self.system)
+        self._forget()
+
+    def undo(self, count: int = 1):
+        """Take back the last exchanges; OptionError when there are not so many."""
+        self.messages = self.transcript.without(count).messages
+
+    def retry(self, **sampling) -> Reply:
+        """Ask the last question again and wait for the reply; arguments and errors are those of `stream_again`."""
+        for _ in self.stream_again(**sampling):
+            pass
+        return self.last
+
+    def save(self, path):
+        """Write the conversation to a file, as JSON lines; raises ConversationFileError."""
+        save(self.transcript, path)
+
+    def load(self, path):
+        """Go on with a conversation that was saved; raises ConversationFileError."""
+        self.transcript = load(path)
+        self._forget()
+
+    def _forget(self):
         self.last = None
         self.sent = []
-        self._read = ("", [])  # the text, fenced, and the ids of all turns up to the last reply
+        self._reads = []  # after each reply: the text, fenced, and the ids of all that was read and written until then
 
     def __call__(self, message: str, **sampling) -> Reply:
         """Send a message and wait for the reply; arguments and errors are those of `stream`."""
@@ -125,11 +191,35 @@ class Chat:
             options = options.updated(seed=secrets.randbits(32))
         return self._turn(message, options, stop_flag)
 
+    def stream_again(self, stop_flag: StopFlag | None = None, **sampling) -> Iterator:
+        """As `stream`, with the last question: the reply takes the place of the last one, as soon as it has any text.
+
+        Raises
+        ------
+        OptionError
+            Nothing was asked yet; and all that `stream` raises.
+        """
+        question, before = self.transcript.question(), self.messages
+        self.messages = without = self.transcript.without().messages
+        try:
+            yield from self.stream(question, stop_flag, **sampling)
+        finally:
+            if self.messages is without:
+                self.messages = before
+
     def _turn(self, message, options, stop_flag):
+        if self.overflow not in OVERFLOW:
+            raise OptionError(f"overflow={self.overflow!r} is unknown; there are {', '.join(OVERFLOW)}")
         yield from self._notices()
         messages = [*self.messages, {"role": "user", "content": message}]
         text, ids = self._prompt(messages)
         if len(ids) + self._room(options) > self.model.context:
+            if self.overflow == "stop" and len(messages) > 1:
+                raise ContextFullError(
+                    f"the conversation and this message make a prompt of {len(ids):,} tokens, and the context of "
+                    f"{self.model.context:,} is full; take exchanges back, start a new conversation, or let the oldest "
+                    'be dropped (overflow = "drop")'
+                )
             kept, text, ids = self._shortened(messages)
             if len(kept) < len(messages):
                 dropped = (len(messages) - len(kept)) // 2
@@ -165,7 +255,8 @@ class Chat:
                 pass
             self._keep(text, ids, "".join(parts), generated)
             said, think = "".join(answer), "".join(thought).strip()
-            self.last = Reply(said, done and done.stats, done.finish_reason if done else "stopped", options.seed, think)
+            stats, reason = (done.stats, done.finish_reason) if done else (None, "stopped")
+            self.last = Reply(said, stats, reason, options.seed, think, tuple(generated))
             if said or think:
                 self.messages = [*messages, {"role": "assistant", "content": said}]
                 if think:
@@ -177,7 +268,8 @@ class Chat:
             if self.model.tokenizer.decode(generated, start=False) != written:
                 # cut before a stop string, or in a character
                 generated = self._prompts.encode(self._prompts.fence(written), start=False)
-            self._read = (text + self._prompts.fence(written), ids + generated)
+            before = [read for read in self._reads if text.startswith(read[0])]  # of this conversation
+            self._reads = [*before, (text + self._prompts.fence(written), ids + generated)]
 
     def _notices(self):
         """What the user should know of the template, each once."""
@@ -191,9 +283,9 @@ class Chat:
         """The text, fenced, and the ids of the prompt for these messages."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         text = self._prompts.render(system + messages)
-        read, ids = self._read
-        if read and text.startswith(read):
-            return text, ids + self._prompts.encode(text[len(read):], start=False)
+        for read, ids in reversed(self._reads):
+            if text.startswith(read):
+                return text, ids + self._prompts.encode(text[len(read):], start=False)
         return text, self._prompts.encode(text)
 
     def _room(self, options):

@@ -9,6 +9,8 @@ from numbers import Integral
 from traitlets import Enum, Float, Int, List, Unicode
 from traitlets.config import Configurable
 
+from nbllm.chat.describe import BUDGET
+from nbllm.chat.transcript import OVERFLOW
 from nbllm.runtime.options import Sampling
 
 
@@ -18,6 +20,10 @@ def _trait(option):
     if kind is None:
         return List(Unicode(), list(option.default), help=help).tag(config=True)
     return (Int if kind is Integral else Float)(option.default, allow_none=optional, help=help).tag(config=True)
+
+
+def _listed(choices):
+    return "; ".join(f"{name}: {help}" for name, help in choices.items())
 
 
 class NbLLM(Configurable):
@@ -32,6 +38,8 @@ class NbLLM(Configurable):
     )
     cache_bits = Enum([16, 8], 16, help="bits of a number in the cache; 8 takes about half the memory").tag(config=True)
     threads = Int(None, allow_none=True, min=1, help="threads to compute with; none is one a core").tag(config=True)
+    describe = Int(BUDGET, min=1, help="most tokens that describe one of your objects in a prompt").tag(config=True)
+    overflow = Enum(list(OVERFLOW), "drop", help=f"when the context is full: {_listed(OVERFLOW)}").tag(config=True)
     vars().update({option.name: _trait(option) for option in fields(Sampling)})
 
     def sampling(self) -> Sampling:

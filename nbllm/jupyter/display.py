@@ -13,7 +13,7 @@ from IPython.display import display
 from nbllm import __version__
 from nbllm.catalogue import Pulling
 from nbllm.catalogue.progress import amount
-from nbllm.chat.conversation import Notice
+from nbllm.chat.conversation import Notice, Reply
 from nbllm.chat.thinking import Thought, dimmed
 from nbllm.jupyter.markdown import escaped, markdown
 from nbllm.jupyter.session import Answering, Loading
@@ -46,15 +46,16 @@ class Output:
         Of the last event; None before it.
     """
 
-    def __init__(self, filled=()):
+    def __init__(self, filled=None):
         self.text = self.think = ""
         self.doing = "waiting for the model"
         self.began = False
         self.stats = None
         self.finish_reason = None
         self._share = None  # how much of `doing` is done, 0 to 1
-        self._filled = filled  # names of variables whose values were put into the prompt
+        self._filled = filled or {}  # what was put into the prompt: whether it is the value itself
         self._notices = []
+        self._tokens = []
         self._asked = None  # Answering
         self._painted = -float("inf")
         self._pause = INTERVAL
@@ -73,6 +74,13 @@ class Output:
         self.doing = self._share = None
         self.paint()
 
+    def reply(self) -> Reply | None:
+        """The reply as an object; None before the end."""
+        if self.stats is None:
+            return None
+        seed, tokens = self._asked.sampling.seed, tuple(self._tokens)
+        return Reply(self.text, self.stats, self.finish_reason, seed, self.think.strip(), tokens)
+
     def footer(self) -> str:
         """Model, counts, speed, seed, and why the reply was cut if it was; empty before the end."""
         if self.stats is None:
@@ -85,7 +93,7 @@ class Output:
             f"{stats.generated_tokens} written",
             f"{stats.decode_per_second:.1f} tokens/s" if stats.decode_per_second else "",
             f"seed {sampling.seed}" if sampling.temperature else "",
-            f"with the value of {', '.join(self._filled)}" if self._filled else "",
+            *(_with(what, whole, self._filled) for what, whole in (("the value", True), ("a description", False))),
             cut,
         ]
         return " · ".join(part for part in parts if part)
@@ -140,10 +148,12 @@ class Output:
 
     def _text(self, event):
         first, self.text = not self.text, self.text + event.text
+        self._tokens += event.ids
         return not first
 
     def _thought(self, event):
         first, self.think = not self.think, self.think + event.text
+        self._tokens += event.ids
         return not first
 
     def _notice(self, event):
@@ -219,6 +229,11 @@ def _quoted(text):
     return "\n".join(f"> {line}" for line in text.split("\n")) if text else ""
 
 
-def output(shell, filled=()) -> Output:
+def _with(what, whole, filled):
+    names = ", ".join(name for name in filled if filled[name] is whole)
+    return f"with {what} of {names}" if names else ""
+
+
+def output(shell, filled=None) -> Output:
     """The output that suits the front end of this IPython shell."""
     return (NotebookOutput if hasattr(shell, "kernel") else TerminalOutput)(filled)

@@ -14,9 +14,10 @@ from ipykernel.kernelapp import IPKernelApp
 from nbllm import __version__, load_ipython_extension
 from nbllm.jupyter import session
 from nbllm.jupyter.cell import run_async
+from nbllm.jupyter.completion import named
 from nbllm.jupyter.config import settings
 from nbllm.jupyter.display import output
-from nbllm.jupyter.interpolate import interpolate, variables
+from nbllm.jupyter.interpolate import interpolate, names
 
 _PYTHON = re.compile(r"%%py[ \t]*\n?$")
 _COMMAND = re.compile(r"%{1,2}[A-Za-z_]|![^\s!]|\?{1,2}[A-Za-z_%]")  # "50 % of", "!" and "?" alone are prose
@@ -57,6 +58,7 @@ class LocalLLMKernel(IPythonKernel):
         "pygments_lexer": "markdown",
     }
     help_links = []
+    cell_begins = {"question": "", "code": "%%py\n"}  # how `%chat` writes cells for this Jupyter kernel
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -70,8 +72,9 @@ class LocalLLMKernel(IPythonKernel):
 
     async def ask(self, prose):
         """Ask the model and show the reply in the running cell."""
-        current = session.session(settings(self.shell))
-        prompt, filled = interpolate(prose.strip("\n"), variables(self.shell))
+        config = settings(self.shell)
+        current = session.session(config)
+        prompt, filled = interpolate(prose.strip("\n"), names(self.shell), config.describe)
         await run_async(current, current.ask(prompt, current.sampling()), output(self.shell, filled))
 
     async def do_execute(self, code, silent, store_history=True, user_expressions=None, allow_stdin=False, **cell):
@@ -88,8 +91,9 @@ class LocalLLMKernel(IPythonKernel):
     def do_complete(self, code, cursor_pos):
         if _is_command(code):
             return super().do_complete(code, cursor_pos)
-        nothing = {"matches": [], "cursor_start": cursor_pos, "cursor_end": cursor_pos}
-        return {"status": "ok", "metadata": {}, **nothing}
+        typed, offers = named(self.shell, code[:cursor_pos])
+        where = {"cursor_start": cursor_pos - len(typed), "cursor_end": cursor_pos}
+        return {"status": "ok", "metadata": {}, "matches": offers, **where}
 
     def do_inspect(self, code, cursor_pos, detail_level=0, omit_sections=()):
         if _is_command(code):

@@ -8,10 +8,7 @@ must not fetch anything. Knows nothing of models and displays.
 
 import re
 
-# A fence may stand in a list item or a quotation; the info string after backticks holds no backtick (CommonMark 4.5).
-_FENCE = re.compile(r"(?P<indent>[ \t>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)*)(?P<fence>`{3,}(?!.*`)|~{3,})")
-
-_LINE = re.compile(r"[^\n]*\n|[^\n]+")  # not str.splitlines: it ends lines where Markdown does not
+from nbllm.chat.code import FENCE, LINE, closes
 
 # Lengths are bounded so that a hostile reply costs no more than an honest one. A dollar opens mathematics when no space
 # follows it, and closes it when no space precedes and no digit follows: the rule of Pandoc's tex_math_dollars.
@@ -57,12 +54,12 @@ def markdown(text: str) -> str:
     """`text` rewritten for a notebook. A code fence that is open at the end is closed, so that what follows is not code."""
     parts, prose = [], []  # prose: lines since the last fence
     closing = None  # the pattern that closes the open fence
-    for line in _LINE.findall(text.replace("\r\n", "\n").replace("\r", "\n")):
-        if closing is None and (match := _FENCE.match(line)):
+    for line in LINE.findall(text.replace("\r\n", "\n").replace("\r", "\n")):
+        if closing is None and (match := FENCE.match(line)):
             parts += [_INLINE.sub(_inline, "".join(prose)), line]
             prose.clear()
             fence = match["fence"]
-            closing = re.compile(rf"[ \t>]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*$")
+            closing = closes(fence)
             end = re.sub(r"[^\s>]", " ", match["indent"]) + fence
         elif closing is None:
             prose.append(line)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nbllm.catalogue import find, known, pullable, pulling
 from nbllm.chat.conversation import Chat, Notice
+from nbllm.chat.shelf import Shelf
 from nbllm.chat.worker import Worker
 from nbllm.errors import ModelNotFoundError, Stopped
 from nbllm.jupyter.config import NbLLM
@@ -36,16 +37,17 @@ class Answering:
 
 
 class Session:
-    """One model and one conversation.
+    """One model and a shelf of conversations, of which `chat` goes on with one.
 
-    Threads: `model` and `chat` are written by jobs on the worker's thread only. Other threads submit jobs, set stop
-    flags and read.
+    Threads: `model`, `chat` and `shelf` are written by jobs on the worker's thread only. Other threads submit jobs,
+    set stop flags and read.
     """
 
     def __init__(self, config: NbLLM):
         self.config = config
         self.model = None
         self.chat = None
+        self.shelf = Shelf()
         self._loaded = None  # (model, context, threads, cache_bits) as the settings were when the model was loaded
         self._fingerprint = None
         self._running = None  # the handle of the newest job
@@ -75,14 +77,19 @@ class Session:
 
         def job(stop):
             yield from self._ready(stop)
-            if stop.is_set():
-                raise Stopped("Stopped before the question was asked; the model is loaded.")
-            if new:
-                self._forget()
-            if system is not None:
-                self.chat.system = system
-            yield Answering(self.model.name, self._fingerprint, self.model.context, sampling)
+            yield self._answering(sampling, stop, system, new)
             yield from self.chat.stream(prompt, stop_flag=stop, **asdict(sampling))
+
+        return job
+
+    def ask_again(self, sampling: Sampling):
+        """The job that asks the last question again; the reply takes the place of the last one."""
+
+        def job(stop):
+            self.shelf.current.question()  # a mistake is told before the model is loaded
+            yield from self._ready(stop)
+            yield self._answering(sampling, stop)
+            yield from self.chat.stream_again(stop, **asdict(sampling))
 
         return job
 
@@ -110,13 +117,14 @@ class Session:
 
         return job
 
-    def new(self):
-        """The job that starts a new conversation with the system prompt of the settings."""
+    def change(self, how):
+        """The job that changes the shelf: `how` is given it, and returns a line for the user."""
 
         def job(stop):
+            told = how(self.shelf)
             if self.chat is not None:
-                self._forget()
-            yield Notice("A new conversation.")
+                self.chat.transcript = self.shelf.current
+            yield Notice(told)
 
         return job
 
@@ -128,9 +136,19 @@ class Session:
             self.model.close()
         self.model = self.chat = None
 
-    def _forget(self):
-        self.chat.new()
-        self.chat.system = self.config.system
+    def _answering(self, sampling, stop, system=None, new=False):
+        """Make the conversation ready for a question; the model is loaded."""
+        if stop.is_set():
+            raise Stopped("Stopped before the question was asked; the model is loaded.")
+        if new:
+            self.shelf.new()
+        transcript = self.shelf.current
+        if system is not None:
+            transcript.system = system
+        elif transcript.system is None and not transcript.messages:
+            transcript.system = self.config.system
+        self.chat.transcript, self.chat.overflow = transcript, self.config.overflow
+        return Answering(self.model.name, self._fingerprint, self.model.context, sampling)
 
     def _ready(self, stop):
         wanted = (self.config.model, self.config.context, self.config.threads, self.config.cache_bits)
@@ -144,10 +162,8 @@ class Session:
         finally:
             if self.model is not None and self.model.closed:  # failed at the very last: the next question loads
                 self.model = self._loaded = None
-        chat = Chat(self.model, system=self.config.system)
-        if self.chat is not None:
-            chat.system, chat.messages = self.chat.system, self.chat.messages
-        self.chat, self._loaded, self._fingerprint = chat, wanted, _fingerprint(path)
+        self.chat = Chat(self.model, transcript=self.shelf.current)
+        self._loaded, self._fingerprint = wanted, _fingerprint(path)
         if self.model.notice:
             yield Notice(self.model.notice)
 

@@ -103,12 +103,32 @@ def test_output_goes_to_the_cell_that_asked_and_ends_with_it(kernel):
 def test_a_name_in_braces_becomes_its_value_once_and_nothing_else_changes(kernel):
     kernel.run("x = '{y} $HOME'\ny = 3\ndef sent():\n"
                "    from nbllm.jupyter.session import running\n    return running().chat.messages[-2]['content']")
-    prompt = "{x} {{y}} {unknown} {1} {y.real} {In} $y `{}` %s {0!r} \\n <b> ```"
+    prompt = "{x} {{y}} {unknown} {1} {y.none} {In} $y `{}` %s {0!r} \\n <b> ``` {y}"
     cell = kernel.run(f"%%chat --max-tokens 2\n{prompt}")
-    assert kernel.value("sent()") == prompt.replace("{x}", "{y} $HOME", 1).replace("{{y}}", "{3}", 1)
+    assert kernel.value("sent()") == prompt.replace("{x}", "{y} $HOME", 1).removesuffix("{y}") + "3"
     assert "with the value of x, y" in cell.outputs[0]["data"]["text/markdown"]
     kernel.run(f"%%chat --raw --max-tokens 2\n{prompt}")
     assert kernel.value("sent()") == prompt
+
+
+def test_cells_their_results_and_errors_and_objects_are_put_into_the_prompt(kernel):
+    kernel.run("def sent():\n"
+               "    from nbllm.jupyter.session import running\n    return running().chat.messages[-2]['content']")
+    number = kernel.value("get_ipython().execution_count") - 1
+    kernel.run("%pwd\n6 * 7")
+    failed = kernel.run("def half(x):\n    return x / 0\nhalf(1)")
+    assert failed.reply["ename"] == "ZeroDivisionError"
+    at = number + 1, number + 2
+    cell = kernel.run(f"%%chat -w half,Out[{at[0]}] --max-tokens 2\n{{In[{at[0]}]}}; {{Err[{at[1]}]}}; {{half.__name__}}")
+    assert kernel.value("sent()") == (
+        f"`half`:\n```\ndef half(x):\n    return x / 0\n\n```\n\n`Out[{at[0]}]`:\n```\n42\n```\n\n"
+        "%pwd\n6 * 7; Traceback (most recent call last):\n"
+        '  File "cell", line 3, in <module>\n    half(1)\n  File "cell", line 2, in half\n    return x / 0\n'
+        "ZeroDivisionError: division by zero; {half.__name__}"
+    )
+    footer = cell.outputs[0]["data"]["text/markdown"].replace("\\", "")
+    assert f"with the value of Out[{at[0]}], In[{at[0]}], Err[{at[1]}] · with a description of half" in footer
+    assert "`Out[" in kernel.run("%chat prompt").printed
 
 
 def test_a_system_prompt_stays_until_the_next_conversation(kernel):

@@ -90,7 +90,7 @@ def test_a_special_token_that_the_model_wrote_is_kept_in_the_cache_and_harmless_
     assert chat("x").text == "a<s>b"
     cached = list(model.engine.tokens)
     assert chat("y").stats.reused_tokens == len(cached)
-    chat._read = ("", [])  # as if all had to be encoded anew: now it is plain text
+    chat._reads = []  # as if all had to be encoded anew: now it is plain text
     chat("z")
     assert BOS not in model.engine.prompts[-1]
 
@@ -213,6 +213,90 @@ def test_a_full_context_drops_the_oldest_exchanges_and_says_so():
         assert len(model.engine.prompts[-1]) + 40 <= 400
         told += notices
     assert 1 <= len(told) <= 4  # so many turns go by before it must be done again
+
+
+def test_a_full_context_can_refuse_the_message_instead():
+    chat = Chat(fake_model(*"abc", context=100), overflow="stop", max_tokens=40)
+    chat("x" * 20)
+    before = list(chat.messages)
+    long = prompt(("user", "x" * 20), ("assistant", "a"), ("user", "y" * 20))
+    assert len(long) < 100 < len(long) + 100 // 4
+    with pytest.raises(ContextFullError, match=f"{len(long)} tokens, and the context of 100 is full; take exchanges"):
+        chat("y" * 20)
+    assert chat.messages == before
+    chat.overflow = "drop"
+    assert chat("y" * 20).text == "b"
+    assert [message["content"] for message in chat.messages] == ["y" * 20, "b"]
+    chat.overflow = "wrap"
+    with pytest.raises(OptionError, match="overflow='wrap' is unknown; there are drop, stop"):
+        chat("z")
+
+
+def test_a_turn_that_is_taken_back_is_as_if_it_had_not_been_and_the_cache_goes_on_from_the_one_before():
+    chat = Chat(fake_model("one", "two", "three", "four"))
+    tokenizer, encode_text = chat.model.tokenizer, chat.model.tokenizer.encode
+    tokenizer.encode = lambda text, *how: encode_text(text.upper(), *how)  # never what was generated
+    chat("a")
+    cached = list(chat.model.engine.tokens)
+    chat("b")
+    chat.undo()
+    assert chat("c").stats.reused_tokens >= len(cached)
+    assert [message["content"] for message in chat.messages] == ["a", "one", "c", "three"]
+    chat.undo(2)
+    assert chat.messages == []
+    with pytest.raises(OptionError, match="1 cannot be taken back"):
+        chat.undo()
+
+
+def test_retry_asks_again_and_the_reply_takes_the_place_of_the_last():
+    model = fake_model("one", "two", "three")
+    chat = Chat(model)
+    chat("a")
+    chat("b")
+    asked, cached = model.engine.prompts[-1], len(model.engine.prompts[-1])
+    reply = chat.retry(temperature=0)
+    assert model.engine.prompts[-1] == asked and model.engine.options[-1].temperature == 0
+    assert reply.stats.reused_tokens == cached - 1
+    assert [message["content"] for message in chat.messages] == ["a", "one", "b", "three"]
+
+
+@pytest.mark.parametrize("end", ["stopped", "error", "option"])
+def test_a_retry_that_brings_nothing_leaves_the_last_reply(end):
+    flag = StopFlag()
+    model = fake_model("one", "two")
+    chat = Chat(model)
+    with pytest.raises(OptionError, match="the conversation is empty"):
+        chat.retry()
+    chat("a")
+    before = list(chat.messages)
+    if end == "stopped":
+        flag.set()
+        list(chat.stream_again(flag))
+    else:
+        model.engine.on_step = lambda step: 1 / 0
+        with pytest.raises(ZeroDivisionError if end == "error" else OptionError):
+            chat.retry(**{"top_p": 7} if end == "option" else {})
+    assert chat.messages == before
+
+
+def test_a_conversation_goes_on_from_a_file(tmp_path):
+    chat = Chat(fake_model("one"), system="Be brief.")
+    chat("a")
+    chat.save(tmp_path / "talk.jsonl")
+    other = Chat(fake_model("two"))
+    other.load(tmp_path / "talk.jsonl")
+    other("b")
+    turns = ("system", "Be brief."), ("user", "a"), ("assistant", "one"), ("user", "b")
+    assert other.model.engine.prompts == [prompt(*turns)]
+
+
+def test_a_reply_has_its_code_and_its_tokens():
+    text = "Look:\n```python\nx = 1\n```\nand\n```bash\nls\n```\n```\ny\n```"
+    reply = Chat(fake_model(text))("x")
+    blocks = [(block.language, block.text) for block in reply.code_blocks]
+    assert blocks == [("python", "x = 1"), ("bash", "ls"), ("", "y")]
+    assert reply.code == "x = 1\n\ny"
+    assert reply.tokens == tuple(text.encode())
 
 
 def test_a_message_that_alone_is_too_long_is_refused_with_both_numbers_and_changes_nothing():

@@ -30,7 +30,7 @@ def notebook():
     """Feeds events to a notebook's output; returns it and every state that was published."""
     InteractiveShell.instance()
 
-    def feed(events, filled=()):
+    def feed(events, filled=None):
         output = display.NotebookOutput(filled)
         with capture_output() as captured:
             for event in events:
@@ -46,7 +46,7 @@ def notebook():
 def terminal(monkeypatch):
     """Feeds events to a terminal's output; returns what it wrote."""
 
-    def feed(events, tty=False, filled=()):
+    def feed(events, tty=False, filled=None):
         screen = io.StringIO()
         screen.isatty = lambda: tty
         monkeypatch.setattr(sys, "stdout", screen)
@@ -79,11 +79,11 @@ def test_without_haste_every_piece_is_painted_at_once(notebook, monkeypatch):
 
 def test_the_end_has_the_reply_and_a_footer_outside_of_its_code(notebook):
     text = "Look:\n```python\nprint('<b>')"
-    _, states = notebook(events(text, "length", max_tokens=87), filled=["x", "y"])
+    _, states = notebook(events(text, "length", max_tokens=87), filled={"x": True, "df": False, "y": True})
     assert states[-1].data["text/plain"] == text
     assert states[-1].data["text/markdown"] == (
         text + "\n```\n\n*Some-Model · 12 tokens read, 31 reused, 87 written · 43.5 tokens/s · seed 7 · "
-        "with the value of x, y · cut at 87 tokens (--max-tokens)*"
+        "with the value of x, y · with a description of df · cut at 87 tokens (--max-tokens)*"
     )
     assert set(states[-1].data) == {"text/plain", "text/markdown"}
 

@@ -1,33 +1,88 @@
-"""`{name}` in a prompt: only the user's own names, once, and nothing is evaluated."""
+"""`{name}` in a prompt and `--with`: only what is there, once, and nothing is evaluated."""
 
 import pytest
 
-from nbllm.errors import NbLLMError
-from nbllm.jupyter.interpolate import interpolate
+from nbllm.errors import NbLLMError, OptionError
+from nbllm.jupyter.interpolate import Names, attached, interpolate
 
-VARIABLES = {"x": 3, "y": "{x} {0} $HOME", "größe": 1.5, "empty": ""}
+
+class Thing:
+    size = 5
+
+    @property
+    def broken(self):
+        raise RuntimeError("no")
+
+
+class Bad:
+    def __str__(self):
+        raise ValueError("no")
+
+
+VARIABLES = {"x": 3, "y": "{x} {0} $HOME", "größe": 1.5, "empty": "", "thing": Thing(), "bad": Bad(), "big": [1] * 1000}
+NUMBERED = {"In": ["", "1 + 1", "y\n"], "Out": {1: 2}, "Err": {7: "ValueError: no"}}
+NAMES = Names(VARIABLES, NUMBERED)
 CASES = {
-    "{x}": ("3", ["x"]),
-    "{y}": ("{x} {0} $HOME", ["y"]),
-    "{x}{x} {y}": ("33 {x} {0} $HOME", ["x", "y"]),
-    "{größe}": ("1.5", ["größe"]),
-    "[{empty}]": ("[]", ["empty"]),
-    "{{x}}": ("{3}", ["x"]),
-    "{ x } {x.real} {x!r} {x:>10} {x + 1} {0} {} {z} {'x': 1} {x": (
-        "{ x } {x.real} {x!r} {x:>10} {x + 1} {0} {} {z} {'x': 1} {x", []),
-    "": ("", []),
+    "{x}": ("3", {"x": True}),
+    "{y}": ("{x} {0} $HOME", {"y": True}),
+    "{x}{x} {y}": ("33 {x} {0} $HOME", {"x": True, "y": True}),
+    "{größe}": ("1.5", {"größe": True}),
+    "[{empty}]": ("[]", {"empty": True}),
+    "{thing.size} {x.real.imag} {y.upper.nothing}": ("5 0 {y.upper.nothing}", {"thing.size": True, "x.real.imag": True}),
+    "{In[1]} = {Out[1]}; {Err[7]}": ("1 + 1 = 2; ValueError: no", {"In[1]": True, "Out[1]": True, "Err[7]": True}),
+    "": ("", {}),
 }  # fmt: skip
+AS_WRITTEN = [
+    "{ x } {x!r} {x:>10} {x + 1} {0} {} {z} {'x': 1} {x",
+    "{{x}} {{ x }} ${x} {x}} {z.size} {x.nothing} {x.__class__} {x.} {.x}",
+    "{In} {In[9]} {In[-1]} {Out[9]} {Err[1]} {in[1]} {In[x]} {In[99999999999]} {x[0]}",
+    'print(f"{x} of {y}"), rf\'{x}\', F"""a\n{x}""", f"\\"{x}"',
+    '{"x": {"y": [1, {}]}} {x, y} {"x"} {x: y}',
+    r"\frac{x}{y} + \sqrt{\frac{x}{y}} + a_{x} + b^{y}",
+]
 
 
 @pytest.mark.parametrize("text", CASES)
 def test_becomes(text):
-    assert interpolate(text, VARIABLES) == CASES[text]
+    assert interpolate(text, NAMES) == CASES[text]
 
 
-def test_a_value_without_text_is_named():
-    class Bad:
-        def __str__(self):
-            raise ValueError("no")
+@pytest.mark.parametrize("text", AS_WRITTEN)
+def test_stays_as_written(text):
+    assert interpolate(text, NAMES) == (text, {})
 
-    with pytest.raises(NbLLMError, match=r"\{bad\} cannot be put into the prompt: str\(bad\) raised ValueError\('no'\)"):
-        interpolate("{bad}", {"bad": Bad()})
+
+def test_a_prefix_is_not_an_f_string_when_it_ends_a_word():
+    assert interpolate("""leaf "{x}" if '{x}'""", NAMES)[0] == """leaf "3" if '3'"""
+
+
+def test_what_is_long_is_described_within_the_budget_and_told_apart():
+    text, used = interpolate("{big} {x}", NAMES, budget=60)
+    assert text.startswith("list of 1,000 items: [1, 1, 1") and text.endswith(" 3") and len(text) < 120
+    assert used == {"big": False, "x": True}
+
+
+def test_objects_stand_above_the_prompt_in_fences_that_hold():
+    text, used = attached(["x", "In[1]", "thing.size"], NAMES)
+    assert text == "`x`:\n```\n3\n```\n\n`In[1]`:\n```\n1 + 1\n```\n\n`thing.size`:\n```\n5\n```\n\n"
+    assert used == {"x": True, "In[1]": True, "thing.size": True}
+    assert attached(["c"], Names({"c": "````\n"}))[0] == "`c`:\n`````\n````\n\n`````\n\n"
+    assert attached([], NAMES) == ("", {})
+
+
+@pytest.mark.parametrize("reference", ["z", "x.nothing", "In[9]", "x + 1", ""])
+def test_an_object_that_is_not_there_is_named(reference):
+    with pytest.raises(OptionError) as error:
+        attached([reference], NAMES)
+    assert str(error.value) == f"--with: there is no {reference!r}; name variables, or In[3], Out[3], Err[3]"
+
+
+@pytest.mark.parametrize(("reference", "line"), {
+    "bad": "{bad} cannot be put into the prompt: its description raised ValueError('no')",
+    "thing.broken": "{thing.broken} cannot be looked up: RuntimeError('no')",
+}.items())  # fmt: skip
+def test_what_an_object_raises_is_one_line(reference, line):
+    for way in (lambda: interpolate(f"{{{reference}}}", NAMES), lambda: attached([reference], NAMES)):
+        with pytest.raises(NbLLMError) as error:
+            way()
+        assert str(error.value) == line

@@ -1,0 +1,157 @@
+"""Conversations as files: JSON lines, of which the first says how long the others are and what their hash is.
+
+    {"format": "nbllm conversation", "version": 1, "bytes": 123, "sha256": "..."}
+    {"role": "system", "content": "..."}          if there is a system prompt
+    {"role": "user", "content": "..."}            questions and answers in turn
+    {"role": "assistant", "content": "...", "reasoning_content": "..."}
+
+Reading makes text and nothing else of them, whatever is in them. Knows nothing of models.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from nbllm.chat.transcript import Transcript
+from nbllm.errors import ConversationFileError
+
+FORMAT, VERSION = "nbllm conversation", 1
+LARGEST = 256 << 20  # bytes that are read of a file, at most
+HEADER = 1024  # bytes of the first line, at most
+FIELDS = {"system": {"content"}, "user": {"content"}, "assistant": {"content", "reasoning_content"}}
+
+
+def save(transcript: Transcript, path):
+    """Write a conversation, whole or not at all. Only a file that is a saved conversation is replaced.
+
+    Raises
+    ------
+    ConversationFileError
+        It cannot be written there, or there is another file.
+    """
+    system = [{"role": "system", "content": transcript.system}] if transcript.system else []
+    body = "".join(f"{_json(message)}\n" for message in system + transcript.messages).encode(errors="surrogatepass")
+    header = {"format": FORMAT, "version": VERSION, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    path = Path(path).expanduser()
+    if _exists(path) and not _is_ours(path):
+        raise ConversationFileError(f"{path} is there and is no saved conversation; choose another name, or delete it")
+    write(path, f"{_json(header)}\n".encode() + body)
+
+
+def load(path) -> Transcript:
+    """Read a conversation.
+
+    Raises
+    ------
+    ConversationFileError
+        The file is not there, is damaged, or is no saved conversation.
+    """
+    path = Path(path).expanduser()
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ConversationFileError(f"{path} cannot be read: there is no such file")
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
+        raise ConversationFileError(f"{path} cannot be read: {_why(error)}") from error
+    return _transcript(path, data)
+
+
+def export(transcript: Transcript, path):
+    """Write a conversation as Markdown, for people; raises ConversationFileError, also where a file is."""
+    path = Path(path).expanduser()
+    if _exists(path):
+        raise ConversationFileError(f"{path} is there already; choose another name, or delete it")
+    write(path, transcript.markdown().encode(errors="replace"))
+
+
+def write(path: Path, data: bytes):
+    """Write a file, whole or not at all."""
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except (OSError, ValueError) as error:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+        raise ConversationFileError(f"{path} cannot be written: {_why(error)}") from error
+
+
+def _transcript(path, data):
+    if len(data) > LARGEST:
+        raise ConversationFileError(f"{path} has more than {LARGEST:,} bytes, the most that are read")
+    first, _, body = data.partition(b"\n")
+    header = _object(path, first, 0) if len(first) <= HEADER else {}
+    if header.get("format") != FORMAT:
+        raise ConversationFileError(f'{path} is no saved conversation: its first line has no "format": "{FORMAT}"')
+    if header.get("version") != VERSION:
+        raise ConversationFileError(f"{path} is of version {header.get('version')!r}, not {VERSION}; update nbllm")
+    for name, found in (("bytes", len(body)), ("sha256", hashlib.sha256(body).hexdigest())):
+        if header.get(name) != found:
+            raise ConversationFileError(
+                f"{path} is damaged: its first line has {name} {header.get(name)!r}, and what follows at byte "
+                f"{len(first) + 1} has {found!r}; use another copy"
+            )
+    return Transcript(*_messages(path, body, len(first) + 1))
+
+
+def _messages(path, body, at):
+    system, messages = None, []
+    for line in body.splitlines(keepends=True):
+        message = _object(path, line, at)
+        role, expected = message.get("role"), ("user", "assistant")[len(messages) % 2]
+        if role != expected and (role != "system" or messages or system is not None):
+            raise ConversationFileError(f"{path}, byte {at}: role {repr(role)[:40]} stands where {expected!r} should")
+        texts = {name: value for name, value in message.items() if name != "role"}
+        if "content" not in texts or not texts.keys() <= FIELDS[role]:
+            raise ConversationFileError(f"{path}, byte {at}: a message of {role} has {', '.join(sorted(FIELDS[role]))}")
+        for name, value in texts.items():
+            if not isinstance(value, str):
+                raise ConversationFileError(f"{path}, byte {at}: {name} is no text but {type(value).__name__}")
+        if role == "system":
+            system = texts["content"]
+        else:
+            messages.append(message)
+        at += len(line)
+    if len(messages) % 2:
+        raise ConversationFileError(f"{path}, byte {at}: the last question has no answer")
+    return system, messages
+
+
+def _object(path, line, at):
+    try:
+        value = json.loads(line.decode(errors="surrogatepass"))
+    except (ValueError, RecursionError) as error:  # also bytes that are no text
+        raise ConversationFileError(f"{path}, byte {at}: the line is no JSON") from error
+    if not isinstance(value, dict):
+        raise ConversationFileError(f"{path}, byte {at}: the line is no JSON object but {type(value).__name__}")
+    return value
+
+
+def _exists(path):
+    try:
+        return path.exists()
+    except (OSError, ValueError) as error:
+        raise ConversationFileError(f"{path} cannot be written: {_why(error)}") from error
+
+
+def _is_ours(path):
+    try:
+        with path.open("rb") as file:
+            return _object(path, file.readline(HEADER), 0).get("format") == FORMAT
+    except (OSError, ConversationFileError):
+        return False
+
+
+def _json(value):
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _why(error):
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,224 @@
+"""What `%chat` does beside asking: a table of commands. The session and its shelf do the work.
+
+A command is given the IPython shell and what stands behind its name. Imports what it needs when it runs, as `%load_ext`
+imports this file.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from IPython.display import display
+
+from nbllm.errors import NbLLMError, OptionError
+from nbllm.jupyter.arguments import PARSERS, parse
+from nbllm.jupyter.config import settings
+from nbllm.jupyter.failures import failures
+
+CELL = {"question": "%%chat --raw\n", "code": ""}  # how a cell begins that asks, or that is Python
+FIRST = 60  # characters of a conversation's first question in the list
+
+HELP = f"""Ask the model what the cell says; the reply streams into the cell's output.
+
+{PARSERS["%%chat"].format_help()}
+In the prompt, {{name}}, {{name.attribute}}, {{In[3]}}, {{Out[3]}} and {{Err[3]}} become what a model should know of
+that object, if it is there; everything else stays as it is. %chat prompt shows what was sent.
+An interrupt stops the reply; what is there is kept. Defaults: %config NbLLM
+"""
+
+
+def answer(shell, job, given, filled=None):
+    """Run a job that answers, show the reply, and put it where the options say."""
+    from nbllm.jupyter.cell import run
+    from nbllm.jupyter.display import output
+    from nbllm.jupyter.session import session
+
+    shown = output(shell, filled)
+    try:
+        run(session(settings(shell)), job, shown)
+    finally:
+        if given.out is not None and (reply := shown.reply()):
+            shell.user_ns[given.out] = reply
+    if given.code:
+        code = shown.reply().code
+        if not code:
+            raise NbLLMError("the reply has no block of Python to put into the next cell; ask for one")
+        next_cell(shell, "code", code)
+
+
+def next_cell(shell, kind, text):
+    """Put a cell below the running one, as this Jupyter kernel has it; nothing runs."""
+    shell.set_next_input(getattr(getattr(shell, "kernel", None), "cell_begins", CELL)[kind] + text)
+
+
+def _change(how):
+    """The command that changes the shelf; `how` is given it and the argument."""
+
+    def command(shell, argument):
+        from nbllm.jupyter.cell import run
+        from nbllm.jupyter.display import output
+        from nbllm.jupyter.session import session
+
+        current = session(settings(shell))
+        run(current, current.change(lambda shelf: how(shelf, argument)), output(shell))
+
+    return command
+
+
+def _edit(shell, argument):
+    count, questions = _count(argument), []
+
+    def before(shelf):
+        questions.append(shelf.current.question(count))
+        return shelf.branch(undo=count)
+
+    _change(lambda shelf, argument: before(shelf))(shell, argument)
+    next_cell(shell, "question", questions[0])
+
+
+def _retry(shell, argument):
+    from nbllm.jupyter.session import session
+
+    given, options = parse(argument, "%chat retry")
+    current = session(settings(shell))
+    answer(shell, current.ask_again(current.sampling(**options)), given)
+
+
+def _fix(shell, argument):
+    from nbllm.jupyter.interpolate import attached, names
+    from nbllm.jupyter.session import session
+
+    given, options = parse(argument, "%chat fix")
+    failure = failures(shell).last
+    if failure is None:
+        raise NbLLMError("no cell has failed since nbllm was loaded; run the one that does, then %chat fix")
+    config = settings(shell)
+    current = session(config)
+    above, filled = attached(given.attached, names(shell), config.describe)
+    given.code = True
+    job = current.ask(above + failure.question(), current.sampling(**options), given.system, given.new)
+    answer(shell, job, given, filled)
+
+
+def _list(shell, argument):
+    from nbllm.catalogue.listing import Table
+    from nbllm.jupyter.session import session
+
+    shelf = session(settings(shell)).shelf
+    rows = [
+        (name, str(each.exchanges), _begins(each), "goes on" if name == shelf.name else "")
+        for name, each in list(shelf.conversations.items())
+    ]
+    _show(shell, [Table("Conversations", ("name", "exchanges", "first question", ""), rows)], ("exchanges",))
+
+
+def _begins(transcript):
+    if not transcript.messages:
+        return ""
+    question = " ".join(transcript.messages[0]["content"][: 4 * FIRST].split())
+    return question if len(question) <= FIRST else f"{question[:FIRST]}..."
+
+
+def _info(shell, argument):
+    from nbllm.chat.info import info
+    from nbllm.jupyter.session import running
+
+    print(info(running() and running().model))
+
+
+def _prompt(shell, argument):
+    from nbllm.chat.info import sent
+    from nbllm.jupyter.session import running
+
+    print(sent(running() and running().chat))
+
+
+def _model(shell, argument):
+    from nbllm.jupyter.cell import run
+    from nbllm.jupyter.display import output
+    from nbllm.jupyter.session import running, session
+
+    if argument:
+        current = session(settings(shell))
+        run(current, current.switch(_unquoted(argument)), output(shell))
+        return
+    model = running() and running().model
+    print(f"in use: {model.name}, {model.path}" if model else "none is loaded yet; the first question loads one")
+
+
+def _models(shell, argument):
+    from nbllm.catalogue.listing import NUMBERS, listing
+    from nbllm.jupyter.session import running
+
+    model = running() and running().model
+    tables, about = listing(model and model.path)
+    _show(shell, tables, NUMBERS, about)
+
+
+def _show(shell, tables, numbers, about=""):
+    """Tables as Markdown in a notebook, as plain text elsewhere."""
+    from nbllm.catalogue.listing import text
+    from nbllm.jupyter.markdown import escaped, table
+
+    plain = text(tables, about).rstrip()
+    if not hasattr(shell, "kernel"):
+        print(plain)
+        return
+    parts = (f"**{escaped(each.title)}**\n\n{table(each.head, each.rows, numbers)}" for each in tables)
+    display({"text/plain": plain, "text/markdown": "\n\n".join((*parts, escaped(about))).rstrip()}, raw=True)
+
+
+def _help(shell, argument):
+    print(f"{usage()}\n\n{HELP}")
+
+
+def usage() -> str:
+    """The commands, a line each."""
+    return "\n".join(f"%chat {command.usage:22} {command.help}" for command in COMMANDS.values())
+
+
+def _unquoted(argument):
+    return argument[1:-1] if argument[:1] == argument[-1:] in ("'", '"') else argument
+
+
+def _count(argument):
+    if not argument.isdecimal() and argument:
+        raise OptionError(f"{argument!r} is no number of exchanges; give 1 for the last, or 2, 3, ...")
+    return max(1, int(argument or 1))
+
+
+def _file(argument):
+    if not argument:
+        raise OptionError("name a file behind the command, as in %chat save talk.jsonl")
+    return _unquoted(argument)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of `%chat`."""
+
+    run: Callable
+    usage: str
+    help: str
+
+
+COMMANDS = {
+    "new": Command(_change(lambda shelf, name: shelf.new(name or None)), "new [NAME]", "start a new conversation"),
+    "list": Command(_list, "list", "the conversations of this session"),
+    "switch": Command(_change(lambda shelf, name: shelf.switch(name)), "switch NAME", "go on with another conversation"),
+    "branch": Command(_change(lambda shelf, name: shelf.branch(name or None)), "branch [NAME]",
+                      "go on in a copy of the conversation"),
+    "undo": Command(_change(lambda shelf, number: shelf.undo(_count(number))), "undo [N]",
+                    "take back the last exchange, or the last N"),
+    "retry": Command(_retry, "retry [OPTIONS]", "ask the last question again, in place of its reply"),
+    "edit": Command(_edit, "edit [N]", "put the Nth question from the end into the next cell, to ask it in a copy"),
+    "fix": Command(_fix, "fix [OPTIONS]", "explain the last error of a cell, and put a mended one below"),
+    "save": Command(_change(lambda shelf, path: shelf.save(_file(path))), "save FILE", "save the conversation"),
+    "load": Command(_change(lambda shelf, path: shelf.load(_file(path))), "load FILE", "go on with a saved conversation"),
+    "export": Command(_change(lambda shelf, path: shelf.export(_file(path))), "export FILE",
+                      "write the conversation as Markdown"),
+    "info": Command(_info, "info", "the model, the threads, the processor and the kernels chosen for it"),
+    "prompt": Command(_prompt, "prompt", "the exact text and token ids that the model got last"),
+    "model": Command(_model, "model [NAME_OR_PATH]", "change the model, fetching it if need be; or name it"),
+    "models": Command(_models, "models", "the models that are here or can be fetched, and which fit in memory"),
+    "help": Command(_help, "help", "this"),
+}  # fmt: skip
