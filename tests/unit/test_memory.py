@@ -215,11 +215,14 @@ print(len(session.chat.messages))
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A folder with two models: big.gguf takes some 100 MB, small.gguf one."""
+    """A folder with two models: big.gguf takes some 100 MB, small.gguf one.
+
+    The big one's arrays are of 32 MB and more, which glibc always gives back at once.
+    """
     folder = tmp_path_factory.mktemp("models")
     write_llama(folder / "small.gguf")
     write_llama(
-        folder / "big.gguf", width=1024, heads=8, kv_heads=8, feed_forward=4096, context=2048, block_type="Q8_0"
+        folder / "big.gguf", width=1024, heads=8, kv_heads=8, feed_forward=6144, context=2048, block_type="Q8_0"
     )
     return folder
 
@@ -253,7 +256,7 @@ def test_a_model_that_another_replaces_gives_its_memory_back(session, files):
     assert ran.returncode == 0, ran.stderr
     *measured, messages = ran.stdout.splitlines()
     (big, taken), (small, _), (big_again, _), (small_again, _) = (map(int, line.split()) for line in measured)
-    assert small < big - taken * 0.6  # some of what the engine has was never written to, so is not there
+    assert small < big - taken * 0.55  # some of what the engine has was never written to, so is not there
     assert abs(small_again - small) < taken * 0.05
     assert big_again < big + taken * 0.3  # so never both at once
     assert messages == "8"  # and the conversation went on
