@@ -107,9 +107,12 @@ def digest(name):
         return dict(zip(file["names"].tolist(), file["sha256"].tolist(), strict=True))[name]
 
 
-def write(model, path):
-    """Write a model to `path`; returns the path."""
-    tensors = {key: (array, "F32") for key, array in weights(model).items()}
+def write(model, path, block_type="F32"):
+    """Write a model to `path`; returns the path. The block type is that of the matrices in its layers."""
+    tensors = {
+        key: (array, block_type if key.startswith("blk.") and array.ndim > 1 and "norm" not in key else "F32")
+        for key, array in weights(model).items()
+    }
     path.write_bytes(tiny_gguf.gguf_bytes(metadata(model), tensors))
     return path
 

@@ -14,7 +14,7 @@ MATMUL, NORM, QUANTISE, ROPE_KEEP, ATTEND, MERGE, ACTIVATE, PEAKS, EMBED, CHOOSE
 SILU, GELU, SOFT_CAP = range(3)  # what ACTIVATE does
 COLUMNS = 16
 SIDE = 32  # most experts that a token can choose
-UNSEEN = 1 << 30  # a window wider than any context
+UNLIMITED = 1 << 30  # a window wider than any context
 PAGE = 128  # positions of a page of the cache
 PEAK = 128  # logits of which the step tells the largest
 SPLIT_TOKENS = 4  # steps of at most so many tokens, all of one sequence, share its pages among threads
@@ -197,7 +197,7 @@ class Program:
         result = 32 + heads.dim  # floats of a partial result
         own = self.threads * (4 * PAGE + 8 * result)
         columns = [q.base, target.base, heads.count, heads.kv_count, heads.dim, place, own, q.width]
-        self._add(ATTEND, [*columns, window or UNSEEN, self._const(cap)])
+        self._add(ATTEND, [*columns, window or UNLIMITED, self._const(cap)])
         self._add(MERGE, columns)
         quads = -(-SPLIT_TOKENS * heads.group() // 4)
         self.scratch = max(self.scratch, own + heads.kv_count * quads * 4 * self.pages * result)

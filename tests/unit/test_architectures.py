@@ -71,6 +71,14 @@ def test_logits_are_those_of_the_definition(written):
     assert np.abs(logits(path, ids, 16) - expected).max() < HALF_CACHE
 
 
+@pytest.mark.parametrize("name", ["llama-experts", "phi3", "gemma3", "stablelm-12b"])
+def test_matrices_in_blocks_give_nearly_the_same(name, tmp_path):
+    path = architectures.write(MODELS[name], tmp_path / "model.gguf", "Q8_0")
+    expected = architectures.logits(MODELS[name], IDS[:20])
+    got = logits(path, IDS[:20], 16)
+    assert np.mean((got - expected) ** 2) < 0.003 * np.var(expected)
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_more_tokens_than_a_page_has_give_the_logits_of_the_definition(name, tmp_path):
     path = architectures.write(STAGES[name], tmp_path / "model.gguf")
@@ -136,6 +144,21 @@ def test_what_is_not_computed_is_refused(tmp_path, key, value, message):
     with open_gguf(path) as gguf:
         gguf.metadata[f"llama.{key}"] = value
         with pytest.raises(ModelFileError, match=message):
+            Engine(gguf)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("llama", "blk.1.ffn_norm.weight"), ("qwen2", "blk.2.attn_v.bias"), ("qwen3", "blk.0.attn_q_norm.weight"),
+        ("gemma3", "blk.6.post_ffw_norm.weight"), ("stablelm-12b", "blk.3.attn_k_norm.weight"),
+        ("qwen3moe", "blk.0.ffn_up_exps.weight"),
+    ],
+)  # fmt: skip
+def test_a_file_without_a_tensor_that_it_should_have_is_refused(name, tensor, tmp_path):
+    with open_gguf(architectures.write(MODELS[name], tmp_path / "model.gguf")) as gguf:
+        del gguf.tensors[tensor]
+        with pytest.raises(ModelFileError, match=f"tensor '{tensor}' is missing"):
             Engine(gguf)
 
 

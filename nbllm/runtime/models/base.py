@@ -49,10 +49,14 @@ class Source:
     def has(self, name):
         return name in self.tensors
 
-    def tensor(self, name, *shape):
-        """A tensor that must be there, in this shape."""
+    def need(self, name):
+        """Refuse a file that has no tensor of this name."""
         if name not in self.tensors:
             raise ModelFileError(f"tensor {name!r} is missing from the file; fetch it again, or use another.")
+
+    def tensor(self, name, *shape):
+        """A tensor that must be there, in this shape."""
+        self.need(name)
         tensor = self.tensors[name]
         self._left.discard(name)
         if tensor.shape != shape:
@@ -63,10 +67,6 @@ class Source:
         """float32 (shape): a tensor's values."""
         tensor = self.tensor(name, *shape)
         return dequantize(tensor.block_type, tensor.read().reshape(*shape[:-1], -1))
-
-    def leave(self, name):
-        """A tensor that need not be computed with."""
-        self._left.discard(name)
 
     def refuse_others(self):
         """Refuse a file that has more tensors than those asked for: they would have to be computed with and are not."""

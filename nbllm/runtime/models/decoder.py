@@ -48,6 +48,7 @@ class Decoder:
     experts_normalised = True  # whether the weights of the chosen experts add up to 1
     score_cap = output_cap = 0.0
     parallel = False  # the feed-forward net starts from what attention starts from
+    needs = ()  # tensors of each layer, of those that not all architectures have
 
     def __init__(self, gguf, packer):
         file = Source(gguf)
@@ -102,19 +103,23 @@ class Decoder:
     def _layer(self, name):
         file, heads, width = self._file, self.heads, self.width
         q, kv = heads.count * heads.dim, heads.kv_count * heads.dim
+        for tensor in self.needs:
+            file.need(name + tensor)
         layer = SimpleNamespace(attn_norm=self._norm(name + "attn_norm", width), attn_after=None, ffn_after=None)
         layer.gate = layer.down = layer.experts = layer.shared = None
         orders = [None] * 3
         if self.adjacent:
             orders[:2] = (halves_order(n, heads.dim, heads.rotated) for n in (heads.count, heads.kv_count))
         layer.q, layer.k, layer.v = self._parts(name + "attn_qkv", [name + f"attn_{part}" for part in "qkv"], (q, kv, kv), orders)
-        layer.q_norm, layer.k_norm = (
-            self._head_norm(name + f"attn_{part}_norm", n) for part, n in (("q", heads.count), ("k", heads.kv_count))
-        )
+        layer.q_norm = layer.k_norm = None
+        if file.has(name + "attn_q_norm.weight"):
+            layer.q_norm = self._head_norm(name + "attn_q_norm", heads.count)
+            layer.k_norm = self._head_norm(name + "attn_k_norm", heads.kv_count)
         layer.o = self._linear(name + "attn_output", width, q)
         if file.has(name + "post_attention_norm.weight"):
             layer.attn_after = self._norm(name + "post_attention_norm", width)
-        layer.ffn_norm = self._norm(name + "ffn_norm", width) if file.has(name + "ffn_norm.weight") else None
+        alone = not self.parallel or file.has(name + "ffn_norm.weight")
+        layer.ffn_norm = self._norm(name + "ffn_norm", width) if alone else None
         if file.has(name + "post_ffw_norm.weight"):
             layer.ffn_after = self._norm(name + "post_ffw_norm", width)
         if file.has(name + "ffn_gate_inp.weight"):
@@ -158,8 +163,7 @@ class Decoder:
 
     def _head_norm(self, name, count):
         """The norm of queries or keys: with the same weights for all heads, or (count, dim)."""
-        if not self._file.has(name + ".weight"):
-            return None
+        self._file.need(name + ".weight")
         dim = self.heads.dim
         shape = (dim,) if len(self._file.tensors[name + ".weight"].shape) == 1 else (count, dim)
         return Norm(self._packer.vector(self._file.array(name + ".weight", *shape).ravel()), None, self.centred, self.eps)

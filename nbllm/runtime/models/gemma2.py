@@ -8,6 +8,7 @@ from .gemma import Gemma
 class Gemma2(Gemma):
     """As gemma, with norms of what attention and the net give, windows in every other layer, and soft caps."""
 
+    needs = "post_attention_norm.weight", "post_ffw_norm.weight"
     local_layers = 1, 2  # of so many layers the first so many see a window only
     window = 4096  # unless the file says another
     large = 46  # layers of the model whose queries are scaled by width and not by key_length

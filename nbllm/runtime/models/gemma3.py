@@ -9,6 +9,7 @@ from .rope import table
 class Gemma3(Gemma2):
     """As gemma2, without soft caps; a norm of each head's queries and keys; the layers with windows have a rope of their own."""
 
+    needs = *Gemma2.needs, "attn_q_norm.weight", "attn_k_norm.weight"
     local_layers = 5, 6
     window = 1024
     large = 62
