@@ -27,7 +27,7 @@ from lanes import (
     to_f32,
     widen_i8,
 )
-from elementwise import exp
+from elementwise import exp, soft_cap
 
 PAGE = 128
 
@@ -71,11 +71,12 @@ def score_page(load, f, q0, q1, q2, q3, k, v, o, head_dim, s, at):
         store_f32(s, at + 3 * PAGE + p, a3)
 
 
-def softmax_page(s, at, visible, part):
-    """Turn PAGE scores at `at` into exp(score - m), positions from `visible` on into 0; m and l go to s at part."""
+def softmax_page(s, at, begin, end, part):
+    """Turn PAGE scores at `at` into exp(score - m), positions outside of begin to end into 0; m and l go to s at part."""
     top = splat_f32(-1e30)
     for p in range(0, PAGE, 16):
-        v = first(load_f32(s, at + p), visible - p, splat_f32(-1e30))
+        v = first(load_f32(s, at + p), end - p, splat_f32(-1e30))
+        v = first(splat_f32(-1e30), begin - p, v)
         store_f32(s, at + p, v)
         top = largest(top, v)
     m = splat_f32(max_f32(top))
@@ -107,19 +108,22 @@ def value_page(load, s, at, v, o, head_dim, part, size):
         store_f32(s, part + 3 * size + 32 + d, a3)
 
 
-def attend_page(load, scaling, f, q0, q1, q2, q3, n0, n1, n2, n3, k, v, ks, vs, o, head_dim, s, at, part):
-    """Four partial results at part, for four queries that see n0 to n3 positions of the page.
+def attend_page(load, scaling, f, q0, q1, q2, q3, n0, n1, n2, n3, window, cap, k, v, ks, vs, o, head_dim, s, at, part):
+    """Four partial results at part, for four queries that see the `window` positions before n0 to n3, counted from the page's
+    first.
 
-    load and scaling : what the cache's precision asks for.  k, v : the cache, where the head's part of the page is at o.
+    cap : what soft-caps the scores, or 0.  load and scaling : what the cache's precision asks for.  k, v : the cache, where the head's part of the page is at o.
     ks, vs : the scales of the positions, if they have any.  s : scratch memory, of which (4, PAGE) floats at `at` are used.
     """
     size = 32 + head_dim
     score_page(load, f, q0, q1, q2, q3, k, v, o, head_dim, s, at)
     scaling(s, at, ks, o // head_dim)
-    softmax_page(s, at, n0, part)
-    softmax_page(s, at + PAGE, n1, part + size)
-    softmax_page(s, at + 2 * PAGE, n2, part + 2 * size)
-    softmax_page(s, at + 3 * PAGE, n3, part + 3 * size)
+    if cap > 0:
+        soft_cap(s, at, at, 4 * PAGE, cap)
+    softmax_page(s, at, n0 - window, n0, part)
+    softmax_page(s, at + PAGE, n1 - window, n1, part + size)
+    softmax_page(s, at + 2 * PAGE, n2 - window, n2, part + 2 * size)
+    softmax_page(s, at + 3 * PAGE, n3 - window, n3, part + 3 * size)
     scaling(s, at, vs, o // head_dim)
     value_page(load, s, at, v, o, head_dim, part, size)
 

@@ -77,16 +77,39 @@ def quantise(act, i, n):
         xr[b] = scalar(mul(scale, to_f32(splat_i32(right_sum))))
 
 
-def rms_norm(f, src, dst, n, w, o, eps):
-    """f[dst :] = f[src :] / sqrt(mean of squares + eps) * weights, n numbers; the weights are floats at byte o of w."""
+def norm(f, src, dst, n, w, o, bias, centred, eps, accumulate):
+    """f[dst :] = f[src :] / sqrt(mean of squares + eps) * weights + biases, n numbers; or that is added to f[dst :].
+
+    centred: from all numbers their mean is taken away first.  The weights are floats at byte o of w, and the biases, if there
+    are any, at byte `bias`.
+    """
+    mean = splat_f32(0.0)
+    if centred:
+        for j in range(0, n, 16):
+            mean = add(mean, load_f32(f, src + j))
+        mean = div(splat_f32(sum_f32(mean)), splat_f32(n))
     squares = splat_f32(0.0)
     for j in range(0, n, 16):
-        v = load_f32(f, src + j)
+        v = sub(load_f32(f, src + j), mean)
         squares = fma(v, v, squares)
-    mean = div(splat_f32(sum_f32(squares)), splat_f32(n))
-    scale = div(splat_f32(1.0), sqrt(add(mean, splat_f32(eps))))
+    variance = div(splat_f32(sum_f32(squares)), splat_f32(n))
+    scale = div(splat_f32(1.0), sqrt(add(variance, splat_f32(eps))))
     for j in range(0, n, 16):
-        store_f32(f, dst + j, mul(mul(load_f32(f, src + j), scale), load_f32(w, o + 4 * j)))
+        v = mul(mul(sub(load_f32(f, src + j), mean), scale), load_f32(w, o + 4 * j))
+        if bias >= 0:
+            v = add(v, load_f32(w, bias + 4 * j))
+        if accumulate:
+            v = add(load_f32(f, dst + j), v)
+        store_f32(f, dst + j, v)
+
+
+def embed(f, i, n, scale, w, o):
+    """The n numbers at i times `scale`, and plus the floats at byte o of w where o is not below 0."""
+    for j in range(0, n, 16):
+        v = mul(load_f32(f, i + j), splat_f32(scale))
+        if o >= 0:
+            v = add(v, load_f32(w, o + 4 * j))
+        store_f32(f, i + j, v)
 
 
 def rope(f, i, head_dim, half, angles, a, scale):
@@ -102,12 +125,38 @@ def rope(f, i, head_dim, half, angles, a, scale):
         f[i + half + j] = (p * s + q * c) * scale
 
 
-def silu_mul(f, gate, up, dst, n):
-    """f[dst :] = silu(f[gate :]) * f[up :], n numbers."""
+def sigmoid_mul(v, z):
+    """v / (1 + e^-z)"""
+    return div(v, add(splat_f32(1.0), exp(sub(splat_f32(0.0), z))))
+
+
+def silu(f, src, dst, n):
+    """f[dst :] = v * sigmoid(v) for the n numbers at src."""
     for j in range(0, n, 16):
-        g = load_f32(f, gate + j)
-        sigmoid_inverse = add(splat_f32(1.0), exp(sub(splat_f32(0.0), g)))
-        store_f32(f, dst + j, mul(div(g, sigmoid_inverse), load_f32(f, up + j)))
+        v = load_f32(f, src + j)
+        store_f32(f, dst + j, sigmoid_mul(v, v))
+
+
+def gelu(f, src, dst, n):
+    """The same with v / 2 * (1 + tanh(u)), which is v * sigmoid(2u), for u = sqrt(2 / pi) * (v + 0.044715 * v^3)."""
+    for j in range(0, n, 16):
+        v = load_f32(f, src + j)
+        z = mul(mul(splat_f32(1.5957691), v), fma(mul(v, v), splat_f32(0.044715), splat_f32(1.0)))
+        store_f32(f, dst + j, sigmoid_mul(v, z))
+
+
+def soft_cap(f, src, dst, n, cap):
+    """The same with cap * tanh(v / cap): within -cap to cap, and nearly v where that is small."""
+    for j in range(0, n, 16):
+        z = div(load_f32(f, src + j), splat_f32(0.5 * cap))
+        tanh = sub(splat_f32(1.0), div(splat_f32(2.0), add(splat_f32(1.0), exp(z))))
+        store_f32(f, dst + j, mul(splat_f32(cap), tanh))
+
+
+def multiply(f, src, dst, n):
+    """f[dst :] = f[dst :] * f[src :], n numbers."""
+    for j in range(0, n, 16):
+        store_f32(f, dst + j, mul(load_f32(f, dst + j), load_f32(f, src + j)))
 
 
 def peak(f, i, n):
@@ -136,6 +185,19 @@ def keep_value(f, i, head_dim, v, o, position):
     """Put one head's value, the floats at i, into the cache in half precision."""
     for d in range(0, head_dim, 16):
         store_f16(v, o + position * head_dim + d, load_f32(f, i + d))
+
+
+def keep_key_32(f, i, head_dim, k, o, position):
+    """The same in full."""
+    tile = o + position // 16 * 16 * head_dim + position % 16
+    for d in range(head_dim):
+        k[tile + d * 16] = f[i + d]
+
+
+def keep_value_32(f, i, head_dim, v, o, position):
+    """The same in full."""
+    for d in range(0, head_dim, 16):
+        store_f32(v, o + position * head_dim + d, load_f32(f, i + d))
 
 
 def keep_key_8(f, x, i, head_dim, k, scales, o, position):

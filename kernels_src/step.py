@@ -11,29 +11,46 @@ import numpy as np
 from attention import PAGE, attend_page, clear_result, finish, load_i8, merge, scaled, unscaled
 from elementwise import (
     PEAK,
+    embed,
+    gelu,
     keep_key,
     keep_key_8,
+    keep_key_32,
     keep_value,
     keep_value_8,
+    keep_value_32,
+    multiply,
+    norm,
     peak,
     quantise,
-    rms_norm,
     rope,
-    silu_mul,
+    silu,
+    soft_cap,
 )
-from lanes import barrier, load_f16, poll, take, team, thread, view, wide
+from experts import SIDE, choose, copy, mix, sort_rows, weigh_shared
+from lanes import barrier, load_f16, load_f32, poll, splat_f32, take, team, thread, view, wide
 from matmul import bf16, f16, f32, iq4_nl, iq4_xs, q2_k, q3_k, q4_0, q4_1, q4_2, q4_3, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0
 from tiles import eight, four, one
 
 # stages (column 0); column 1 is 1 where a barrier follows, column 2 where only the tokens with outputs take part
 MATMUL = 0
-RMS_NORM = 1
+NORM = 1
 QUANTISE = 2
 ROPE_KEEP = 3
 ATTEND = 4
 MERGE = 5
-SILU_MUL = 6
+ACTIVATE = 6
 PEAKS = 7
+EMBED = 8
+CHOOSE = 9
+SORT = 10
+GATHER = 11
+MIX = 12
+
+# what ACTIVATE does
+SILU = 0
+GELU = 1
+SOFT_CAP = 2
 
 GRAIN_BYTES = 1 << 14  # of weights that a thread takes at a time when there is one token
 GRAIN = 256  # activations that it takes at a time
@@ -58,12 +75,16 @@ IQ4_XS = 23
 BF16 = 30
 
 
-def group(product, w, o, nb, act, i, dst, width, accumulate, tokens):
-    """Sixteen outputs of every token: i is the first token's first block, dst the place of its outputs, width their stride."""
+def group(product, w, o, nb, act, i, dst, width, accumulate, tokens, bias):
+    """Sixteen outputs of every token: i is the first token's first block, dst the place of its outputs, width their stride,
+    bias the byte of what is added to each, or below 0."""
     f = act[0]
+    c = splat_f32(0.0)
+    if bias >= 0:
+        c = load_f32(w, bias)
     if tokens == 1:
         tile = one()
-        tile[3][1](f, dst, width, product(tile, w, o, nb, act, i), accumulate, 1)
+        tile[3][1](f, dst, width, product(tile, w, o, nb, act, i), c, accumulate, 1)
         return
     last = i + (tokens - 1) * nb  # tiles are filled up with the last token
     if wide():
@@ -73,19 +94,60 @@ def group(product, w, o, nb, act, i, dst, width, accumulate, tokens):
             front = (at, min(at + nb, last), min(at + 2 * nb, last), min(at + 3 * nb, last))
             back = (min(at + 4 * nb, last), min(at + 5 * nb, last), min(at + 6 * nb, last), min(at + 7 * nb, last))
             a = product(tile, w, o, nb, act, (front, back))
-            tile[3][1](f, dst + t * width, width, a, accumulate, tokens - t)
+            tile[3][1](f, dst + t * width, width, a, c, accumulate, tokens - t)
     else:
         tile = four()
         for t in range(0, tokens, 4):
             at = i + t * nb
             a = product(tile, w, o, nb, act, (at, min(at + nb, last), min(at + 2 * nb, last), min(at + 3 * nb, last)))
-            tile[3][1](f, dst + t * width, width, a, accumulate, tokens - t)
+            tile[3][1](f, dst + t * width, width, a, c, accumulate, tokens - t)
+
+
+def any_group(kind, w, o, nb, act, i, dst, width, accumulate, tokens, bias):
+    """`group` for any block type."""
+    if kind == Q4_0:
+        group(q4_0, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == Q4_1:
+        group(q4_1, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == Q8_0:
+        group(q8_0, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == Q4_K:
+        group(q4_k, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == Q6_K:
+        group(q6_k, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == Q5_K:
+        group(q5_k, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == Q5_0:
+        group(q5_0, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == Q5_1:
+        group(q5_1, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == Q3_K:
+        group(q3_k, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == Q2_K:
+        group(q2_k, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == IQ4_NL:
+        group(iq4_nl, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == IQ4_XS:
+        group(iq4_xs, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == Q4_2:
+        group(q4_2, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == Q4_3:
+        group(q4_3, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == F16:
+        group(f16, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    elif kind == BF16:
+        group(bf16, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
+    else:
+        group(f32, w, o, nb, act, i, dst, width, accumulate, tokens, bias)
 
 
 def matmul(stage, work, row, stages, w, act, stop, tokens):
     """columns: 3 block type, 4 first byte, 5 bytes of a group, 6 groups, 7 source, 8 its width, 9 target, 10 its width,
-    11 add to the target"""
+    11 add to the target, 12 first byte of the biases or -1, 13 the list of experts, each of which has so many groups and takes
+    its own rows of the source, or -1"""
     groups = stage[6]
+    if stage[13] >= 0:
+        groups *= int(act[0][stage[13]])
     threads = team()
     for turn in range(threads):
         # A thread's own share is one stretch, as memory likes it; then it helps with what others have left of theirs.
@@ -95,71 +157,59 @@ def matmul(stage, work, row, stages, w, act, stop, tokens):
 
 def share(stage, work, counter, w, act, stop, tokens, base, end):
     """The groups from base to end of a product, as far as no other thread takes them."""
-    kind, o, size = stage[3], stage[4], stage[5]
-    nb, i = stage[8] // 32, stage[7] // 32
-    dst, width, accumulate = stage[9], stage[10], stage[11]
     grain = 1
     if tokens == 1:
-        grain = max(1, GRAIN_BYTES // size)
+        grain = max(1, GRAIN_BYTES // stage[5])
     begin = base + take(work, counter, grain)
     while begin < end and poll(stop) == 0:
         for g in range(begin, min(begin + grain, end)):
-            wo, to = o + g * size, dst + g * 16
-            if kind == Q4_0:
-                group(q4_0, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == Q4_1:
-                group(q4_1, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == Q8_0:
-                group(q8_0, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == Q4_K:
-                group(q4_k, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == Q6_K:
-                group(q6_k, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == Q5_K:
-                group(q5_k, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == Q5_0:
-                group(q5_0, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == Q5_1:
-                group(q5_1, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == Q3_K:
-                group(q3_k, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == Q2_K:
-                group(q2_k, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == IQ4_NL:
-                group(iq4_nl, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == IQ4_XS:
-                group(iq4_xs, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == Q4_2:
-                group(q4_2, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == Q4_3:
-                group(q4_3, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == F16:
-                group(f16, w, wo, nb, act, i, to, width, accumulate, tokens)
-            elif kind == BF16:
-                group(bf16, w, wo, nb, act, i, to, width, accumulate, tokens)
-            else:
-                group(f32, w, wo, nb, act, i, to, width, accumulate, tokens)
+            product_group(stage, w, act, tokens, g)
         begin = base + take(work, counter, grain)
 
 
-def norm(stage, work, row, consts, w, act, picked, tokens):
-    """columns: 3 first byte of the weights, 4 source, 5 target, 6 width, 7 place of eps in consts"""
-    f = act[0]
-    width = stage[6]
+def product_group(stage, w, act, tokens, g):
+    """Group g of a product."""
+    nb, i, dst, width = stage[8] // 32, stage[7] // 32, stage[9], stage[10]
+    if stage[13] >= 0:
+        f = act[0]
+        entry = stage[13] + 4 * (g // stage[6] + 1)
+        at = int(f[entry + 1])  # the expert's first row
+        h = g % stage[6]
+        o = stage[4] + (int(f[entry]) * stage[6] + h) * stage[5]
+        any_group(stage[3], w, o, nb, act, i + at * nb, dst + at * width + h * 16, width, stage[11], int(f[entry + 2]), -1)
+    elif stage[12] >= 0:
+        o = stage[4] + g * stage[5]
+        any_group(stage[3], w, o, nb, act, i, dst + g * 16, width, stage[11], tokens, stage[12] + g * 64)
+    else:
+        any_group(stage[3], w, stage[4] + g * stage[5], nb, act, i, dst + g * 16, width, stage[11], tokens, -1)
+
+
+def norms(stage, work, row, consts, w, act, picked, tokens):
+    """columns: 3 first byte of the weights, 4 source, 5 target, 6 width, 7 place of eps in consts, 8 first byte of the biases
+    or -1, 9 take away the mean, 10 add to the target, 11 how many pieces of a token, 12 numbers of each, 13 bytes from one
+    piece's weights to the next's"""
     t = take(work, row, 1)
     while t < tokens:
-        src = t
         if stage[2] == 1:
-            src = picked[t]
-        dst = stage[5] + t * width
-        rms_norm(f, stage[4] + src * width, dst, width, w, stage[3], consts[stage[7]])
-        quantise(act, dst, width)
+            norm_pieces(stage, w, act, consts[stage[7]], stage[4] + picked[t] * stage[6], stage[5] + t * stage[6])
+        else:
+            norm_pieces(stage, w, act, consts[stage[7]], stage[4] + t * stage[6], stage[5] + t * stage[6])
         t = take(work, row, 1)
+
+
+def norm_pieces(stage, w, act, eps, src, dst):
+    """The pieces of one token."""
+    n = stage[12]
+    for piece in range(stage[11]):
+        at = piece * n
+        norm(act[0], src + at, dst + at, n, w, stage[3] + piece * stage[13], stage[8], stage[9], eps, stage[10])
+    quantise(act, dst, stage[6])
 
 
 def rope_keep(stage, work, row, consts, act, angles, cache, bits, where, tokens):
     """columns: 3 queries, 4 keys, 5 values, 6 heads, 7 key/value heads, 8 head_dim, 9 the layer's place in the cache,
-    10 place of the queries' scale in consts, 11 rotated pairs, 12 width of the queries, 13 of the keys"""
+    10 place of the queries' scale in consts, 11 rotated pairs, 12 width of the queries, 13 of the keys, 14 angles of a position,
+    15 where the layer's begin in them"""
     f = act[0]
     heads, kv_heads, head_dim = stage[6], stage[7], stage[8]
     every = heads + kv_heads
@@ -167,7 +217,7 @@ def rope_keep(stage, work, row, consts, act, angles, cache, bits, where, tokens)
     while unit < tokens * every:
         t = unit // every
         h = unit % every
-        a = where[2 * t] * 2 * stage[11]
+        a = where[2 * t] * stage[14] + stage[15]
         if h < heads:
             rope(f, stage[3] + t * stage[12] + h * head_dim, head_dim, stage[11], angles, a, consts[stage[10]])
         else:
@@ -185,14 +235,18 @@ def keep(act, i, j, head_dim, cache, bits, o, position):
     if bits == 8:
         keep_key_8(f, x, i, head_dim, k8, ks, o, position)
         keep_value_8(f, x, j, head_dim, v8, vs, o, position)
+    elif bits == 32:
+        keep_key_32(f, i, head_dim, ks, o, position)
+        keep_value_32(f, j, head_dim, vs, o, position)
     else:
         keep_key(f, i, head_dim, k, o, position)
         keep_value(f, j, head_dim, v, o, position)
 
 
-def attend(stage, work, row, act, cache, bits, s, stop, spans, pages, split):
+def attend(stage, work, row, consts, act, cache, bits, s, stop, spans, pages, split):
     """columns: 3 queries, 4 target, 5 heads, 6 key/value heads, 7 head_dim, 8 the layer's place in the cache, 9 where in s,
-    after the threads' own scratch, partial results begin, 10 width of the queries and of the target
+    after the threads' own scratch, partial results begin, 10 width of the queries and of the target,
+    11 positions that a query sees, 12 place in consts of what soft-caps the scores, or of 0
 
     With split > 0, there is one span, and that many pages are units of their own, whose partial results the stage MERGE puts
     together.
@@ -210,16 +264,16 @@ def attend(stage, work, row, act, cache, bits, s, stop, spans, pages, split):
         else:
             c = unit - before
             attend_unit(
-                stage, act, cache, bits, s, pages, split,
+                stage, consts[stage[12]], act, cache, bits, s, pages, split,
                 spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3], c // parts, c % parts,
             )  # fmt: skip
             unit = take(work, row, 1)
 
 
-def attend_unit(stage, act, cache, bits, s, pages, split, first_token, tokens, position, first_page, c, page):
+def attend_unit(stage, cap, act, cache, bits, s, pages, split, first_token, tokens, position, first_page, c, page):
     """Up to four queries of one key/value head, and all positions that they see, or with split > 0 those of one page."""
     f = act[0]
-    heads, kv_heads, head_dim, width = stage[5], stage[6], stage[7], stage[10]
+    heads, kv_heads, head_dim, width, window = stage[5], stage[6], stage[7], stage[10], stage[11]
     per_kv = heads // kv_heads
     size = 32 + head_dim
     scores = thread() * (4 * PAGE + 8 * size)
@@ -242,17 +296,22 @@ def attend_unit(stage, act, cache, bits, s, pages, split, first_token, tokens, p
     n1 = position + i1 // per_kv + 1
     n2 = position + i2 // per_kv + 1
     n3 = position + i3 // per_kv + 1
+    begin = max(0, n0 - window) // PAGE * PAGE  # of the first page that any of them sees
     if split > 0:
         o = stage[8] + (pages[first_page + page] * kv_heads + h) * PAGE * head_dim
         p = page * PAGE
         at = stage[9] + ((h * quads * 4 + i0) * split + page * 4) * size
-        one_page(f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, cache, bits, o, head_dim, s, scores, at)
+        if p >= begin:
+            one_page(f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, window, cap, cache, bits, o, head_dim, s, scores, at)
+        else:
+            for i in range(4):
+                clear_result(s, at + i * size, head_dim)
     else:
         for i in range(4):
             clear_result(s, run + i * size, head_dim)
-        for p in range(0, n3, PAGE):
+        for p in range(begin, n3, PAGE):
             o = stage[8] + (pages[first_page + p // PAGE] * kv_heads + h) * PAGE * head_dim
-            one_page(f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, cache, bits, o, head_dim, s, scores, part)
+            one_page(f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, window, cap, cache, bits, o, head_dim, s, scores, part)
             for i in range(4):
                 merge(s, run + i * size, part + i * size, head_dim)
         for i in range(min(4, queries - i0)):
@@ -263,13 +322,15 @@ def attend_unit(stage, act, cache, bits, s, pages, split, first_token, tokens, p
                 quantise(act, dst, head_dim)
 
 
-def one_page(f, q0, q1, q2, q3, n0, n1, n2, n3, cache, bits, o, head_dim, s, scores, part):
-    """`attend_page` with a cache of either precision."""
+def one_page(f, q0, q1, q2, q3, n0, n1, n2, n3, window, cap, cache, bits, o, head_dim, s, at, part):
+    """`attend_page` with a cache of any precision."""
     k, v, k8, v8, ks, vs = cache
     if bits == 8:
-        attend_page(load_i8, scaled, f, q0, q1, q2, q3, n0, n1, n2, n3, k8, v8, ks, vs, o, head_dim, s, scores, part)
+        attend_page(load_i8, scaled, f, q0, q1, q2, q3, n0, n1, n2, n3, window, cap, k8, v8, ks, vs, o, head_dim, s, at, part)
+    elif bits == 32:
+        attend_page(load_f32, unscaled, f, q0, q1, q2, q3, n0, n1, n2, n3, window, cap, ks, vs, ks, vs, o, head_dim, s, at, part)
     else:
-        attend_page(load_f16, unscaled, f, q0, q1, q2, q3, n0, n1, n2, n3, k, v, ks, vs, o, head_dim, s, scores, part)
+        attend_page(load_f16, unscaled, f, q0, q1, q2, q3, n0, n1, n2, n3, window, cap, k, v, ks, vs, o, head_dim, s, at, part)
 
 
 def merge_pages(stage, work, row, act, s, tokens, split):
@@ -305,17 +366,77 @@ def quantise_rows(stage, work, row, act, tokens):
         t = take(work, row, 1)
 
 
-def gated(stage, work, row, act, tokens):
-    """columns: 3 gate, 4 up, 5 target, 6 width"""
+def activate(stage, work, row, consts, act, tokens):
+    """columns: 3 source, 4 what it is multiplied with afterwards or -1, 5 target, 6 width, 7 what is done, 8 place in consts of
+    what caps"""
     f = act[0]
-    width = stage[6]
-    end = tokens * width
+    end = tokens * stage[6]
     i = take(work, row, GRAIN)
     while i < end:
         n = min(GRAIN, end - i)
-        silu_mul(f, stage[3] + i, stage[4] + i, stage[5] + i, n)
+        if stage[7] == SILU:
+            silu(f, stage[3] + i, stage[5] + i, n)
+        elif stage[7] == GELU:
+            gelu(f, stage[3] + i, stage[5] + i, n)
+        else:
+            soft_cap(f, stage[3] + i, stage[5] + i, n, consts[stage[8]])
+        if stage[4] >= 0:
+            multiply(f, stage[4] + i, stage[5] + i, n)
         quantise(act, stage[5] + i, n)
         i = take(work, row, GRAIN)
+
+
+def embeddings(stage, work, row, consts, w, f, where, tokens):
+    """columns: 3 place, 4 width, 5 place of their scale in consts, 6 first byte of what is added at each position, or -1"""
+    t = take(work, row, 1)
+    while t < tokens:
+        if stage[6] >= 0:
+            embed(f, stage[3] + t * stage[4], stage[4], consts[stage[5]], w, stage[6] + where[2 * t] * stage[4] * 4)
+        else:
+            embed(f, stage[3] + t * stage[4], stage[4], consts[stage[5]], w, -1)
+        t = take(work, row, 1)
+
+
+def choose_experts(stage, work, row, f, tokens):
+    """columns: 3 logits, 4 their width, 5 experts, 6 how many are chosen, 7 choices, 8 whether their weights make 1, 9 the
+    shared expert's logit, or -1, 10 its width"""
+    t = take(work, row, 1)
+    while t < tokens:
+        o = stage[7] + t * 4 * SIDE
+        choose(f, stage[3] + t * stage[4], stage[5], stage[6], o, stage[8])
+        if stage[9] >= 0:
+            weigh_shared(f, stage[9] + t * stage[10], o)
+        t = take(work, row, 1)
+
+
+def sort_experts(stage, work, row, f, tokens):
+    """columns: 3 choices, 4 experts, 5 how many are chosen, 6 the list of experts"""
+    if take(work, row, 1) == 0:
+        sort_rows(f, stage[3], tokens, stage[4], stage[5], stage[6])
+
+
+def gather(stage, work, row, act, tokens):
+    """columns: 3 choices, 4 how many, 5 source, 6 target, 7 width"""
+    f, used, width = act[0], stage[4], stage[7]
+    unit = take(work, row, 1)
+    while unit < tokens * used:
+        t = unit // used
+        dst = stage[6] + int(f[stage[3] + t * 4 * SIDE + 2 * SIDE + unit % used]) * width
+        copy(f, stage[5] + t * width, dst, width)
+        quantise(act, dst, width)
+        unit = take(work, row, 1)
+
+
+def mix_experts(stage, work, row, f, tokens):
+    """columns: 3 choices, 4 how many, 5 rows, 6 target, 7 width, 8 what the shared expert gives, or -1"""
+    width = stage[7]
+    t = take(work, row, 1)
+    while t < tokens:
+        if stage[8] >= 0:
+            mix(f, stage[3] + t * 4 * SIDE, stage[4], stage[5], width, stage[8] + t * width, stage[6] + t * width)
+        else:
+            mix(f, stage[3] + t * 4 * SIDE, stage[4], stage[5], width, -1, stage[6] + t * width)
+        t = take(work, row, 1)
 
 
 def find_peaks(stage, work, row, f, peaks, stop, outputs):
@@ -340,20 +461,30 @@ def run(program, consts, angles, w, act, cache, bits, s, peaks, stop, state, wor
             n = outputs
         if op == MATMUL:
             matmul(stage, work, row, stages, w, act, stop, n)
-        elif op == RMS_NORM:
-            norm(stage, work, row, consts, w, act, view(picked), n)
+        elif op == NORM:
+            norms(stage, work, row, consts, w, act, view(picked), n)
         elif op == QUANTISE:
             quantise_rows(stage, work, row, act, n)
         elif op == ROPE_KEEP:
             rope_keep(stage, work, row, consts, act, angles, cache, bits, view(where), n)
         elif op == ATTEND:
-            attend(stage, work, row, act, cache, bits, s, stop, spans, view(pages), split)
+            attend(stage, work, row, consts, act, cache, bits, s, stop, spans, view(pages), split)
         elif op == MERGE:
             merge_pages(stage, work, row, act, s, n, split)
         elif op == PEAKS:
             find_peaks(stage, work, row, act[0], peaks, stop, n)
+        elif op == ACTIVATE:
+            activate(stage, work, row, consts, act, n)
+        elif op == EMBED:
+            embeddings(stage, work, row, consts, w, act[0], view(where), n)
+        elif op == CHOOSE:
+            choose_experts(stage, work, row, act[0], n)
+        elif op == SORT:
+            sort_experts(stage, work, row, act[0], n)
+        elif op == GATHER:
+            gather(stage, work, row, act, n)
         else:
-            gated(stage, work, row, act, n)
+            mix_experts(stage, work, row, act[0], n)
         if stage[1] == 1 and barrier(state, stop, team()) != 0:
             break
 
@@ -369,12 +500,12 @@ def step(
     ----------
     program : (stages, columns) int64
     consts : float32, the numbers that stages name by their place
-    angles : (positions, 2, pairs) float32, the cosines and sines of rope
+    angles : (positions, tables, 2, pairs) float32, the cosines and sines of rope
     w : uint8, the packed weights
     f, x, xd, xs, xm, xl, xr : the activations (`matmul.py`)
     k, v : uint16, the cache of keys and of values in half precision, (layers, pages, key/value heads, a page of a head)
     k8, v8, ks, vs : int8 and float32, the same cache in 8 bits and its scales; of the two caches one is used
-    bits : 16 or 8, which
+    bits : 16 or 8, which; or 32, and ks and vs are the cache itself
     s : float32, scratch memory
     peaks : (outputs, blocks of PEAK logits) float32; the largest of each block, or not a number if it has one that is not finite
     stop : (1,) int32, not 0 to stop

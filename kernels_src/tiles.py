@@ -75,12 +75,12 @@ def column_1(a, c, f, i, k):
     return fma(c, splat_f32(f[i * 32 + k]), a)
 
 
-def put_1(f, dst, width, a, accumulate, n):
-    """Store the sums of the tile's first n tokens, `width` apart, or add them to what is there."""
+def put_1(f, dst, width, a, c, accumulate, n):
+    """Store the sums of the tile's first n tokens, `width` apart, and c; or add them to what is there."""
     if accumulate:
-        store_f32(f, dst, add(load_f32(f, dst), a))
+        store_f32(f, dst, add(load_f32(f, dst), add(a, c)))
     else:
-        store_f32(f, dst, a)
+        store_f32(f, dst, add(a, c))
 
 
 # four tokens
@@ -145,14 +145,14 @@ def column_4(a, c, f, i, k):
     )  # fmt: skip
 
 
-def put_4(f, dst, width, a, accumulate, n):
-    put_1(f, dst, width, a[0], accumulate, n)
+def put_4(f, dst, width, a, c, accumulate, n):
+    put_1(f, dst, width, a[0], c, accumulate, n)
     if n > 1:
-        put_1(f, dst + width, width, a[1], accumulate, n)
+        put_1(f, dst + width, width, a[1], c, accumulate, n)
     if n > 2:
-        put_1(f, dst + 2 * width, width, a[2], accumulate, n)
+        put_1(f, dst + 2 * width, width, a[2], c, accumulate, n)
     if n > 3:
-        put_1(f, dst + 3 * width, width, a[3], accumulate, n)
+        put_1(f, dst + 3 * width, width, a[3], c, accumulate, n)
 
 
 # eight tokens: two fours
@@ -202,10 +202,10 @@ def column_8(a, c, f, i, k):
     return column_4(a[0], c, f, i[0], k), column_4(a[1], c, f, i[1], k)
 
 
-def put_8(f, dst, width, a, accumulate, n):
-    put_4(f, dst, width, a[0], accumulate, n)
+def put_8(f, dst, width, a, c, accumulate, n):
+    put_4(f, dst, width, a[0], c, accumulate, n)
     if n > 4:
-        put_4(f, dst + 4 * width, width, a[1], accumulate, n - 4)
+        put_4(f, dst + 4 * width, width, a[1], c, accumulate, n - 4)
 
 
 # ((blank, less, scaled, offset), (zero, dot, widen, plus), (zero_i8, dot_i8), (column, put))

@@ -4,6 +4,8 @@ The same runs are made here, in processes on emulated processors, and by the unc
 the same bits.
 """
 
+import importlib
+from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
@@ -77,6 +79,15 @@ def logits(kernel, path, steps, threads=1):
             part = IDS[len(engine.tokens) : len(engine.tokens) + tokens]
             out.append(engine._step(part, min(tokens, 32), engine._stop)[0].copy())
         return np.concatenate(out)
+
+
+@contextmanager
+def uncompiled(fused):
+    """The uncompiled kernels, computing as a processor does that has a fused multiply-add, or none."""
+    kernel = ops.load("python")
+    lanes = importlib.import_module("nbllm._kernels.python.lanes")
+    with mock.patch.object(lanes, "FUSED", fused), np.errstate(all="ignore"):
+        yield kernel
 
 
 def every_run(kernel, folder):

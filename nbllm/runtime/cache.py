@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import ContextFullError, OptionError
 from .program import PAGE
 
-PRECISIONS = (16, 8)  # bits of a number
+PRECISIONS = (32, 16, 8)  # bits of a number
 
 
 class Sequence:
@@ -38,7 +38,8 @@ class Cache:
     positions : int
         Room for so many, of all sequences together.
     bits : int
-        16 for half precision; 8 for 8-bit numbers with one scale for a head of a position, which takes about half the memory.
+        16 for half precision; 8 for 8-bit numbers with one scale for a head of a position, which takes about half the memory; 32
+        for the numbers as they were computed.
 
     Attributes
     ----------
@@ -59,15 +60,15 @@ class Cache:
         self.bits = bits
         self.pages = -(-positions // PAGE)
         n = layers * self.pages * heads.kv_count * PAGE  # heads of positions
-        half, small = (n * heads.dim, 0) if bits == 16 else (0, n * heads.dim)
-        scales = n if bits == 8 else 0
+        half, small = (n * heads.dim * (bits == width) for width in (16, 8))
+        scales = {8: n, 32: n * heads.dim}.get(bits, 0)
         self.arrays = (
             np.zeros(half, np.uint16),  # keys (layers, pages, kv_heads, PAGE / 16, head_dim, 16) float16
             np.zeros(half, np.uint16),  # values (layers, pages, kv_heads, PAGE, head_dim) float16
             np.zeros(small, np.int8),  # the same in 8 bits
             np.zeros(small, np.int8),
-            np.zeros(scales, np.float32),  # scales of the keys (layers, pages, kv_heads, PAGE)
-            np.zeros(scales, np.float32),  # and of the values
+            np.zeros(scales, np.float32),  # scales of the keys (layers, pages, kv_heads, PAGE), or the same in 32 bits
+            np.zeros(scales, np.float32),  # and of the values, or these
         )
         self.nbytes = sum(array.nbytes for array in self.arrays)
         self._free = list(range(self.pages))[::-1]

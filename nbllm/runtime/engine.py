@@ -44,7 +44,7 @@ class Engine:
     weights : weights.Weights, optional
         Those of the file, if they are ready already; getting them ready can take seconds.
     cache_bits : int
-        Of the numbers in the cache: 16, or 8 for half the memory and a little less precision.
+        Of the numbers in the cache: 16; 8 for half the memory and a little less precision; or 32.
     room : int, optional
         Positions in the cache for all sequences together; by default `context`.
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import TooLargeError
 from .engine import MAX_OUTPUTS, MAX_TOKENS
 from .memory import gb
-from .program import PAGE
+from .program import PAGE, SIDE
 
 ACTIVATION_BYTES = 5.75  # of an activation: float32, int8, and six numbers for every 32
 PACKED = 1.03  # laid out, rows are filled up, and those of the embedding may be there twice
@@ -25,7 +25,8 @@ ADVICE = "free some, or use a smaller model (`nbllm models` says which fit)"
 class Shape:
     """The numbers of a model that decide what it takes. Where `width` is 0, its activations are not known.
 
-    layers, kv_heads, head_dim : of the cache; heads, width, hidden, vocab : of the activations.
+    layers, kv_heads, head_dim : of the cache; heads, width, hidden, vocab : of the activations; experts : of a mixture of them
+    what a token's choices take.
     """
 
     layers: int
@@ -35,6 +36,7 @@ class Shape:
     width: int = 0
     hidden: int = 0
     vocab: int = 0
+    experts: int = 0
 
     def cache(self, context: int, bits: int = 16) -> int:
         """Bytes of the keys and values of so many tokens; in 8 bits, a head of a position has a scale, too."""
@@ -44,7 +46,7 @@ class Shape:
     def activations(self, context: int) -> int:
         """Bytes of everything else but the weights."""
         qkv = (2 * self.heads + 2 * self.kv_heads) * self.head_dim
-        a_token = 2 * self.width + qkv + 3 * self.hidden
+        a_token = 2 * self.width + qkv + 2 * self.hidden + self.experts
         slots = a_token * min(MAX_TOKENS, context) + (self.width + self.vocab) * MAX_OUTPUTS
         pages = -(-context // PAGE)
         partial = 4 * self.heads * 4 * pages * (32 + self.head_dim)  # results of the pages, float32
@@ -78,14 +80,21 @@ def shape(metadata: dict) -> Shape | None:
     heads = _number(metadata, "attention.head_count")
     if not layers or not width or not heads:
         return None
+    hidden = _number(metadata, "feed_forward_length", 4 * width)
+    used, experts = _number(metadata, "expert_used_count"), 0
+    if used:
+        rows = 2 * width + 2 * _number(metadata, "expert_feed_forward_length", hidden)
+        hidden = _number(metadata, "expert_shared_feed_forward_length")
+        experts = used * rows + _number(metadata, "expert_count") + 32 + 4 * SIDE + (width if hidden else 0)
     return Shape(
         layers,
         _number(metadata, "attention.head_count_kv", heads),
         _number(metadata, "attention.key_length", width // heads),
         heads,
         width,
-        _number(metadata, "feed_forward_length", 4 * width),
+        hidden,
         len(metadata.get("tokenizer.ggml.tokens", ())),
+        experts,
     )
 
 

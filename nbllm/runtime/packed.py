@@ -5,6 +5,7 @@ for each of the sixteen lanes. The layout is the same for every instruction set;
 filled up to a multiple of sixteen with zeros. Knows block layouts, and no architecture.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -159,9 +160,9 @@ class Packer:
         Parameters
         ----------
         tensor : formats.file.Tensor
-            (rows, columns)
-        order : int64 (rows,), optional
-            The order in which its rows are to be packed.
+            (..., columns); all but the last count as rows.
+        order : int64 (n,), optional
+            Which of its rows are to be packed, in this order.
 
         Raises
         ------
@@ -174,7 +175,8 @@ class Packer:
                 f"tensor {tensor.name!r} is of block type {kind.name}, which nbllm does not compute yet: "
                 f"use a file of {', '.join(LAYOUTS)}."
             )
-        rows, columns = tensor.shape
+        columns = tensor.shape[-1]
+        rows = math.prod(tensor.shape[:-1]) if order is None else len(order)
         if columns % 32:
             raise ModelFileError(f"tensor {tensor.name!r} has {columns} columns, not a multiple of 32: nbllm cannot run it.")
         matrix = Matrix(
@@ -261,5 +263,5 @@ class Packer:
 
 def _read(tensor, ids):
     """uint8 (n, row_bytes): rows that lie near each other in the file."""
-    start, size = ids.min(), tensor.nbytes // tensor.shape[0]
+    start, size = ids.min(), tensor.nbytes // math.prod(tensor.shape[:-1])
     return tensor.read(start * size, (ids.max() + 1) * size).reshape(-1, size)[ids - start]

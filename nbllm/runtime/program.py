@@ -10,8 +10,11 @@ import numpy as np
 
 from .packed import ROWS, Matrix, Vector
 
-MATMUL, RMS_NORM, QUANTISE, ROPE_KEEP, ATTEND, MERGE, SILU_MUL, PEAKS = range(8)
+MATMUL, NORM, QUANTISE, ROPE_KEEP, ATTEND, MERGE, ACTIVATE, PEAKS, EMBED, CHOOSE, SORT, GATHER, MIX = range(13)
+SILU, GELU, SOFT_CAP = range(3)  # what ACTIVATE does
 COLUMNS = 16
+SIDE = 32  # most experts that a token can choose
+UNLIMITED = 1 << 30  # a window wider than any context
 PAGE = 128  # positions of a page of the cache
 PEAK = 128  # logits of which the step tells the largest
 SPLIT_TOKENS = 4  # steps of at most so many tokens, all of one sequence, share its pages among threads
@@ -36,6 +39,57 @@ class Heads:
 
     def group(self):
         return self.count // self.kv_count
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Weights of a norm, and its biases; `centred`: it takes away the mean (LayerNorm), or else does not (RMSNorm)."""
+
+    weights: Vector
+    biases: Vector | None
+    centred: bool
+    eps: float
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A matrix, and what is added to its products."""
+
+    matrix: Matrix
+    biases: Vector | None = None
+
+
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of experts: `count` of them, of which each token chooses `used`, with `hidden` activations each.
+
+    normalised : whether the probabilities of the chosen ones are made to add up to 1.  router : gives the experts' logits.
+    gate, up, down : the matrices of all experts, one below the other.
+    """
+
+    count: int
+    used: int
+    hidden: int
+    normalised: bool
+    router: Linear
+    gate: Matrix
+    up: Matrix
+    down: Matrix
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Room for a mixture of experts: for each token its logits, the shared expert's and its choices; the list of experts; and
+    for each choice of a token its row of what goes into the experts, of the activations within, and of what they give."""
+
+    logits: Slot
+    shared: Slot
+    choices: Slot
+    table: int
+    rows: Slot
+    gate: Slot
+    up: Slot
+    out: Slot
 
 
 class Program:
@@ -81,34 +135,69 @@ class Program:
         """(n,) float32"""
         return np.array(self._consts, np.float32)
 
-    def rms_norm(self, weights: Vector, source: Slot, target: Slot, eps, outputs=False):
-        """target = source / sqrt(mean of its squares + eps) * weights"""
-        self._add(RMS_NORM, [weights.offset, source.base, target.base, source.width, self._const(eps)], outputs=outputs)
+    def embed(self, slot: Slot, scale=1.0, positions: Vector | None = None):
+        """Multiply the tokens' embeddings, and add what belongs to their positions."""
+        self._add(EMBED, [slot.base, slot.width, self._const(scale), positions.offset if positions else -1])
 
-    def matmul(self, matrix: Matrix, source: Slot, target: Slot, add=False, outputs=False, barrier=True):
-        """target = matrix @ source, or target + that. Without a barrier the next stage must not need the target."""
-        if matrix.groups * ROWS > target.width or matrix.columns != source.width:
-            raise ValueError(f"{matrix} does not fit {source} and {target}")
+    def norm(self, norm: Norm, source: Slot, target: Slot, add=False, outputs=False, heads=None, barrier=True):
+        """target = the norm of source, or target + that.
+
+        heads : (int, int), optional
+            So many pieces of so many numbers are normed by themselves, with the same weights or with their own.
+        """
+        pieces, size, step = 1, source.width, 0
+        if heads:
+            pieces, size = heads
+            step = 4 * size if norm.weights.size > size else 0
         self._add(
-            MATMUL,
-            [matrix.kind, matrix.offset, matrix.group_bytes, matrix.groups,
-             source.base, source.width, target.base, target.width, int(add)],
+            NORM,
+            [norm.weights.offset, source.base, target.base, source.width, self._const(norm.eps),
+             norm.biases.offset if norm.biases else -1, int(norm.centred), int(add), pieces, size, step],
             outputs=outputs, barrier=barrier,
         )  # fmt: skip
 
-    def attention(self, layer, heads: Heads, q: Slot, k: Slot, v: Slot, target: Slot):
-        """Turn q and k by rope, keep k and v in the cache, and attend to all positions up to each token's own."""
+    def linear(self, linear: Linear, source: Slot, target: Slot, add=False, outputs=False, barrier=True):
+        """target = matrix @ source + biases, or target + that. Without a barrier the next stage must not need the target."""
+        biases = linear.biases.offset if linear.biases else -1
+        self._product(linear.matrix, linear.matrix.groups, source, target, add, biases, -1, outputs, barrier)
+
+    def _product(self, matrix, groups, source, target, add=False, biases=-1, table=-1, outputs=False, barrier=True):
+        if groups * ROWS > target.width or matrix.columns != source.width:
+            raise ValueError(f"{matrix} does not fit {source} and {target}")
+        self._add(
+            MATMUL,
+            [matrix.kind, matrix.offset, matrix.group_bytes, groups,
+             source.base, source.width, target.base, target.width, int(add), biases, table],
+            outputs=outputs, barrier=barrier,
+        )  # fmt: skip
+
+    def attention(
+        self, layer, heads: Heads, q: Slot, k: Slot, v: Slot, target: Slot, scale=None, window=None, cap=0.0, table=(0, 1)
+    ):
+        """Turn q and k by rope, keep k and v in the cache, and attend to the positions up to each token's own.
+
+        Parameters
+        ----------
+        scale : float, optional
+            Of the products of queries and keys; by default 1 / sqrt(heads.dim).
+        window : int, optional
+            How many positions a token sees, its own included; by default all.
+        cap : float
+            What soft-caps the products, or 0.
+        table : (int, int)
+            Which of how many tables of angles.
+        """
         place = layer * self.pages * heads.kv_count * PAGE * heads.dim
-        scale = self._const(heads.dim**-0.5)
+        half = heads.rotated // 2
         self._add(
             ROPE_KEEP,
-            [q.base, k.base, v.base, heads.count, heads.kv_count, heads.dim, place,
-             scale, heads.rotated // 2, q.width, k.width],
+            [q.base, k.base, v.base, heads.count, heads.kv_count, heads.dim, place, self._const(scale or heads.dim**-0.5),
+             half, q.width, k.width, table[1] * 2 * half, table[0] * 2 * half],
         )  # fmt: skip
         result = 32 + heads.dim  # floats of a partial result
         own = self.threads * (4 * PAGE + 8 * result)
         columns = [q.base, target.base, heads.count, heads.kv_count, heads.dim, place, own, q.width]
-        self._add(ATTEND, columns)
+        self._add(ATTEND, [*columns, window or UNLIMITED, self._const(cap)])
         self._add(MERGE, columns)
         quads = -(-SPLIT_TOKENS * heads.group() // 4)
         self.scratch = max(self.scratch, own + heads.kv_count * quads * 4 * self.pages * result)
@@ -119,9 +208,52 @@ class Program:
         """Fill in the 8 bits of activations that were written as floats only."""
         self._add(QUANTISE, [slot.base, slot.width])
 
-    def silu_mul(self, gate: Slot, up: Slot, target: Slot):
-        """target = silu(gate) * up"""
-        self._add(SILU_MUL, [gate.base, up.base, target.base, target.width])
+    def activate(self, kind, source: Slot, target: Slot, times: Slot | None = None, cap=0.0, outputs=False):
+        """target = SILU, GELU or SOFT_CAP of source, and that times `times`."""
+        columns = [source.base, times.base if times else -1, target.base, target.width, kind, self._const(cap)]
+        self._add(ACTIVATE, columns, outputs=outputs)
+
+    def bench(self, experts: Experts, width) -> Bench:
+        """Room for `mixture`, which all layers may use."""
+        rows = [self.slot(experts.used * n) for n in (width, experts.hidden, experts.hidden, width)]
+        table = self.activations
+        self.activations += -(-(5 * experts.count + 4) // 32) * 32
+        return Bench(self.slot(experts.count), self.slot(32), self.slot(4 * SIDE), table, *rows)
+
+    def mixture(self, experts: Experts, bench: Bench, source: Slot, target: Slot, kind, shared=None):
+        """target += what the experts that a token chooses make of source: down @ (activation(gate @ source) * (up @ source)).
+
+        Parameters
+        ----------
+        kind : int
+            The activation.
+        shared : (Linear, Slot), optional
+            What gives the logit of the shared expert's weight, and what that expert gave.
+        """
+        choices, used, width = bench.choices.base, experts.used, source.width
+        if shared:
+            self.linear(shared[0], source, bench.shared, barrier=False)
+        self.linear(experts.router, source, bench.logits)
+        self._add(
+            CHOOSE,
+            [bench.logits.base, bench.logits.width, experts.count, used, choices, int(experts.normalised),
+             bench.shared.base if shared else -1, bench.shared.width],
+        )  # fmt: skip
+        self._add(SORT, [choices, experts.count, used, bench.table])
+        self._add(GATHER, [choices, used, source.base, bench.rows.base, width])
+        self._of_experts(experts, experts.gate, bench, bench.rows, bench.gate, barrier=False)
+        self._of_experts(experts, experts.up, bench, bench.rows, bench.up)
+        self.activate(kind, bench.gate, bench.gate, bench.up)
+        self._of_experts(experts, experts.down, bench, bench.gate, bench.out)
+        self._add(MIX, [choices, used, bench.out.base, target.base, width, shared[1].base if shared else -1])
+
+    def _of_experts(self, experts, matrix, bench, source, target, barrier=True):
+        """A product in which each row has the matrix of its expert."""
+        rows, used = matrix.rows // experts.count, experts.used
+        self._product(
+            matrix, rows // ROWS, Slot(source.base, source.width // used), Slot(target.base, target.width // used),
+            barrier=barrier, table=bench.table,
+        )  # fmt: skip
 
     def peaks(self, logits: Slot, vocab):
         """Tell the largest of every PEAK of the `vocab` logits of each output."""

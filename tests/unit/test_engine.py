@@ -230,7 +230,7 @@ def test_an_engine_out_of_range_is_refused(tiny_model, option):
         ({"llama.attention.head_count": 0}, "head_count"),
         ({"llama.attention.head_count_kv": 3}, "heads of 4 over 3"),
         ({"llama.embedding_length": 128}, "attn_norm.weight"),
-        ({"llama.rope.scaling.type": "yarn"}, "yarn"),
+        ({"llama.rope.scaling.type": "su"}, "su"),
         ({"llama.context_length": "long"}, "context_length"),
     ],
 )

@@ -1,7 +1,6 @@
 """The compiled kernels give the very bits of the uncompiled ones, and the bits of a token do not depend on its company."""
 
 import importlib
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import build_kernel
 import kernel_runs
 import numpy as np
 import pytest
+from kernel_runs import uncompiled
 
 from nbllm.runtime import ops
 
@@ -18,16 +18,6 @@ VARIANTS = {
     if variant.name in ops.built() and all(ops.cpu_features()[need] for need in variant.needs)
 }
 PROBE = Path(kernel_runs.__file__).with_name("lanes_probe.py")
-
-
-@contextmanager
-def uncompiled(fused):
-    """The uncompiled kernels, computing as a processor does that has a fused multiply-add, or none."""
-    kernel = ops.load("python")
-    lanes = importlib.import_module("nbllm._kernels.python.lanes")
-    with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
-        patch.setattr(lanes, "FUSED", fused)
-        yield kernel
 
 
 @pytest.fixture(scope="module")

@@ -216,11 +216,14 @@ print(len(session.chat.messages))
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A folder with two models: big.gguf takes some 100 MB, small.gguf one."""
+    """A folder with two models: big.gguf takes some 100 MB, small.gguf one.
+
+    The big one's arrays are of 32 MB and more, which glibc always gives back at once.
+    """
     folder = tmp_path_factory.mktemp("models")
     write_llama(folder / "small.gguf")
     write_llama(
-        folder / "big.gguf", width=1024, heads=8, kv_heads=8, feed_forward=4096, context=2048, block_type="Q8_0"
+        folder / "big.gguf", width=1024, heads=8, kv_heads=8, feed_forward=6144, context=2048, block_type="Q8_0"
     )
     return folder
 

@@ -9,7 +9,7 @@ from kernel_runs import HALVES
 from nbllm.formats.blocks import BLOCK_TYPES, dequantize
 from nbllm.runtime import ops
 from nbllm.runtime.packed import LAYOUTS, Packer
-from nbllm.runtime.program import Program
+from nbllm.runtime.program import Linear, Program
 
 ROWS, COLUMNS, TOKENS = 40, 512, 11  # rows that do not fill a group, tokens that do not fill a tile
 KINDS = {kind.name: kind for kind in BLOCK_TYPES.values() if kind.name in LAYOUTS}
@@ -42,7 +42,7 @@ def product(blocks, kind, x):
     matrix = packer.matrix(tensor)
     source, target = program.slot(COLUMNS), program.slot(ROWS)
     program.quantise(source)
-    program.matmul(matrix, source, target)
+    program.linear(Linear(matrix), source, target)
     n = program.activations
     f, q = np.zeros(n, np.float32), np.zeros(n, np.int8)
     scale, total, *scaled = (np.zeros(n // 32, dtype) for dtype in (np.float32, np.int32, *[np.float32] * 3))

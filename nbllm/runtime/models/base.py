@@ -1,4 +1,4 @@
-"""What architectures share: checked reading of hyper-parameters and tensors, and the angles of rope."""
+"""What architectures share: checked reading of hyper-parameters and tensors, and the order of rope's pairs."""
 
 import numpy as np
 
@@ -19,6 +19,7 @@ class Source:
     def __init__(self, gguf):
         self.metadata, self.tensors = gguf.metadata, gguf.tensors
         self.prefix = gguf.metadata["general.architecture"]
+        self._left = set(gguf.tensors)  # tensors that nobody has asked for
 
     def number(self, key, low, high, default=MISSING, kind=int):
         """The value of a key of this architecture, within low and high."""
@@ -38,42 +39,39 @@ class Source:
         """The text of a key of this architecture."""
         return self.metadata.get(f"{self.prefix}.{key}", default)
 
+    def flag(self, key, default):
+        """The truth value of a key of this architecture."""
+        value = self.metadata.get(f"{self.prefix}.{key}", default)
+        if not isinstance(value, (bool, np.bool_)):
+            raise ModelFileError(f"'{self.prefix}.{key}' is {value!r}, neither true nor false: the file is damaged.")
+        return bool(value)
+
     def has(self, name):
         return name in self.tensors
 
-    def tensor(self, name, *shape):
-        """A tensor that must be there, in this shape."""
+    def need(self, name):
+        """Refuse a file that has no tensor of this name."""
         if name not in self.tensors:
             raise ModelFileError(f"tensor {name!r} is missing from the file; fetch it again, or use another.")
+
+    def tensor(self, name, *shape):
+        """A tensor that must be there, in this shape."""
+        self.need(name)
         tensor = self.tensors[name]
+        self._left.discard(name)
         if tensor.shape != shape:
             raise ModelFileError(f"tensor {name!r} has shape {tensor.shape}, not {shape}: the file is damaged or not supported.")
         return tensor
 
-    def vector(self, name, size):
-        """float32 (size,): a tensor of one dimension."""
-        tensor = self.tensor(name, size)
-        return dequantize(tensor.block_type, tensor.read())
+    def array(self, name, *shape):
+        """float32 (shape): a tensor's values."""
+        tensor = self.tensor(name, *shape)
+        return dequantize(tensor.block_type, tensor.read().reshape(*shape[:-1], -1))
 
-    def refuse(self, names, why):
-        """Refuse a file that has tensors which would have to be computed with and are not."""
-        for name in names:
-            if name in self.tensors:
-                raise ModelFileError(f"the file has tensor {name!r}, {why}, which nbllm does not compute for {self.prefix!r} yet.")
-
-
-def rope_angles(positions, rotated, base, factors=None, scale=1.0):
-    """Cosines and sines of rope (Su et al., 2021): angle(p, j) = p * scale * base^(-2j / rotated) / factors[j].
-
-    Returns
-    -------
-    float32 (positions, 2, rotated / 2)
-    """
-    turns = scale * base ** (-np.arange(0, rotated, 2) / rotated)  # (rotated / 2,) float64
-    if factors is not None:
-        turns = turns / factors
-    angles = np.arange(positions)[:, None] * turns  # (positions, rotated / 2) float64
-    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    def refuse_others(self):
+        """Refuse a file that has more tensors than those asked for: they would have to be computed with and are not."""
+        for name in sorted(self._left):
+            raise ModelFileError(f"the file has tensor {name!r}, which nbllm does not compute with for {self.prefix!r}: use another.")
 
 
 def halves_order(heads, dim, rotated):

@@ -1,0 +1,78 @@
+"""Rope: by how much each position turns each pair of a head's dimensions, scaled as files say. Knows no heads and no cache."""
+
+import numpy as np
+
+from ...errors import ModelFileError
+
+SCALINGS = ("none", "linear", "yarn", "longrope")
+
+
+class Rope:
+    """Rotary position embedding (Su et al., 2021): angle(p, j) = p * scale * base^(-2j / rotated) / factors[j].
+
+    Parameters
+    ----------
+    file : base.Source
+    rotated : int
+        Dimensions that are turned, two by two.
+    context : int
+        Positions that the model was trained for.
+
+    Raises
+    ------
+    ModelFileError
+        The file asks for a scaling that is not computed.
+    """
+
+    def __init__(self, file, rotated, context):
+        self.rotated = rotated
+        self.base = file.number("rope.freq_base", 1, 1e12, default=10000.0, kind=float)
+        self.kind = file.word("rope.scaling.type", "linear")
+        if self.kind not in SCALINGS:
+            raise ModelFileError(f"rope scaling {self.kind!r} is not computed; nbllm knows {', '.join(SCALINGS)}.")
+        factor = file.number("rope.scale_linear", 0, 1e6, default=1.0, kind=float)  # the key of before August 2023
+        factor = file.number("rope.scaling.factor", 0, 1e6, default=factor, kind=float)
+        self.factor = factor if factor and self.kind in ("linear", "yarn") else 1.0
+        self.original = file.number("rope.scaling.original_context_length", 0, 2**24, default=context) or context
+        self.magnitude = file.number("rope.scaling.attn_factor", 0, 1e3, default=1.0, kind=float)
+        self.fast = file.number("rope.scaling.yarn_beta_fast", 0, 1e6, default=32.0, kind=float)
+        self.slow = file.number("rope.scaling.yarn_beta_slow", 0, 1e6, default=1.0, kind=float)
+        names = {"all": "rope_freqs.weight", "long": "rope_factors_long.weight", "short": "rope_factors_short.weight"}
+        self.factors = {key: file.array(name, rotated // 2) for key, name in names.items() if file.has(name)}
+        if len(self.factors.keys() & {"long", "short"}) == 1:
+            raise ModelFileError("of the long and the short factors of rope the file has one only; fetch it again.")
+
+    def angles(self, positions):
+        """Cosines and sines for a context of so many positions.
+
+        Returns
+        -------
+        float32 (positions, 2, rotated / 2)
+        """
+        turns = self.base ** (-np.arange(0, self.rotated, 2) / self.rotated)  # (rotated / 2,) float64
+        turns = turns / self.factors.get("all", 1.0)
+        if "long" in self.factors:
+            turns = turns / self.factors["long" if positions > self.original else "short"]
+        magnitude = self.magnitude
+        if self.kind == "yarn":
+            kept = self._kept()
+            turns = turns * (kept + (1 - kept) / self.factor)
+            magnitude *= 1 + 0.1 * np.log(self.factor)
+        else:
+            turns = turns / self.factor
+        return table(positions, turns, magnitude)
+
+    def _kept(self):
+        """float64 (rotated / 2,): how much of each pair's own frequency YaRN keeps (Peng et al., 2023): all of the fast ones."""
+
+        def pair(turns):  # the pair that turns so often in the original context
+            return self.rotated * np.log(self.original / (turns * 2 * np.pi)) / (2 * np.log(self.base))
+
+        low, high = max(0, np.floor(pair(self.fast))), min(self.rotated - 1, np.ceil(pair(self.slow)))
+        return 1 - np.clip((np.arange(self.rotated // 2) - low) / max(0.001, high - low), 0, 1)
+
+
+def table(positions, turns, magnitude=1.0):
+    """float32 (positions, 2, pairs): cosines and sines, of float64 (pairs,) radians a position."""
+    angles = np.arange(positions)[:, None] * turns  # (positions, pairs) float64
+    return (magnitude * np.stack([np.cos(angles), np.sin(angles)], axis=1)).astype(np.float32)

@@ -1,0 +1,181 @@
+"""Every architecture gives the logits that other programs gave, and those of its definition in plain NumPy."""
+
+import hashlib
+from dataclasses import replace
+
+import architectures
+import kernel_runs
+import numpy as np
+import pytest
+from architectures import MODELS, VOCAB
+
+from nbllm.errors import ModelFileError
+from nbllm.formats.gguf import open_gguf
+from nbllm.runtime import ops
+from nbllm.runtime.cache import Sequence
+from nbllm.runtime.engine import Engine
+from nbllm.runtime.estimate import shape
+from nbllm.runtime.models import ARCHITECTURES
+
+EXACT = 1e-4  # what float32 arithmetic may differ by; the logits' standard deviation is about 3
+GELU_TABLE = 0.01  # the recorded logits of models with GELU: llama.cpp looks it up in half precision
+HALF_CACHE = 0.05  # with keys and values in half precision
+
+# Small ones that have every stage between them, some with windows that end within the first of two pages.
+LONG = dict(layers=2, context=256)
+STAGES = {
+    "gemma2": replace(MODELS["gemma2"], **LONG, window=100),
+    "gemma3": replace(MODELS["gemma3"], layers=6, context=256, window=5),
+    "gpt2": replace(MODELS["gpt2"], **LONG),
+    "stablelm-12b": replace(MODELS["stablelm-12b"], **LONG),
+    "qwen2moe": replace(MODELS["qwen2moe"], **LONG),
+}
+IDS = np.random.default_rng(1).integers(0, VOCAB, 200).tolist()
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def written(request, tmp_path_factory):
+    """The name of a model, and its path."""
+    path = tmp_path_factory.mktemp("architectures") / "model.gguf"
+    return request.param, architectures.write(MODELS[request.param], path)
+
+
+def logits(path, ids, cache_bits):
+    with open_gguf(path) as gguf:
+        return Engine(gguf, threads=1, cache_bits=cache_bits).logits(ids)
+
+
+def test_there_is_a_model_of_every_architecture():
+    assert {model.arch for model in MODELS.values()} | {"gptj"} == set(ARCHITECTURES)  # models_2023 has GPT-J's
+
+
+def test_the_files_are_those_whose_logits_were_recorded(written):
+    name, path = written
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == architectures.digest(name)
+
+
+def test_the_definition_gives_the_recorded_logits(written):
+    ids, expected = architectures.recorded(written[0])
+    model = MODELS[written[0]]
+    got = architectures.logits(model, ids)[1::2]
+    assert np.abs(got - expected).max() < (GELU_TABLE if model.gelu else EXACT)
+
+
+def test_logits_are_those_of_the_definition(written):
+    name, path = written
+    ids, recorded = architectures.recorded(name)
+    expected = architectures.logits(MODELS[name], ids)
+    got = logits(path, ids, 32)
+    assert np.abs(got - expected).max() < EXACT
+    assert np.abs(got[1::2] - recorded).max() < (GELU_TABLE if MODELS[name].gelu else EXACT)
+    assert np.abs(logits(path, ids, 16) - expected).max() < HALF_CACHE
+
+
+@pytest.mark.parametrize("name", ["llama-experts", "phi3", "gemma3", "stablelm-12b"])
+def test_matrices_in_blocks_give_nearly_the_same(name, tmp_path):
+    path = architectures.write(MODELS[name], tmp_path / "model.gguf", "Q8_0")
+    expected = architectures.logits(MODELS[name], IDS[:20])
+    got = logits(path, IDS[:20], 16)
+    assert np.mean((got - expected) ** 2) < 0.003 * np.var(expected)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_more_tokens_than_a_page_has_give_the_logits_of_the_definition(name, tmp_path):
+    path = architectures.write(STAGES[name], tmp_path / "model.gguf")
+    assert np.abs(logits(path, IDS, 32) - architectures.logits(STAGES[name], IDS)).max() < EXACT
+
+
+@pytest.mark.parametrize(("name", "cache_bits"), [*((name, 16) for name in STAGES), ("gemma2", 8), ("gemma2", 32)])
+def test_a_tokens_bits_depend_neither_on_steps_nor_on_threads(name, cache_bits, tmp_path):
+    path = architectures.write(STAGES[name], tmp_path / "model.gguf")
+
+    def in_steps(threads, sizes):
+        with open_gguf(path) as gguf:
+            engine, out = Engine(gguf, threads=threads, cache_bits=cache_bits), []
+            for n in sizes:
+                out.append(engine._step(IDS[len(engine.tokens) :][:n], n, engine._stop)[0].copy())
+        return np.concatenate(out)
+
+    one_by_one = in_steps(1, [1] * 150)
+    for threads, sizes in (1, [32] * 4 + [22]), (2, [1] * 150), (3, [2, 3, 4, 5, 27, 31, 32, 21, 2, 1, 7, 15]):
+        assert np.array_equal(in_steps(threads, sizes), one_by_one), (threads, sizes)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_steps_have_the_bits_of_the_uncompiled_kernels(name, tmp_path):
+    path = architectures.write(replace(STAGES[name], layers=1), tmp_path / "model.gguf")
+    kernel = ops.load()
+    fused = next(variant.fused for variant in ops.VARIANTS if variant.name == ops.variant().name)
+    steps = 1, 4
+    with kernel_runs.uncompiled(fused) as slow:
+        expected = kernel_runs.logits(slow, path, steps)
+    assert np.array_equal(kernel_runs.logits(kernel, path, steps), expected)
+
+
+def test_sequences_in_one_step_get_the_bits_that_they_get_alone(tmp_path):
+    path = architectures.write(STAGES["qwen2moe"], tmp_path / "model.gguf")
+    with open_gguf(path) as gguf:
+        engine = Engine(gguf, threads=2, room=1024)
+        alone = [engine.step([(Sequence(), IDS[start : start + 9], 9)], engine._stop)[0].copy() for start in (0, 50, 100)]
+        parts = [(Sequence(), IDS[start : start + 9], 9) for start in (0, 50, 100)]
+        together = engine.step(parts, engine._stop)[0]
+    assert np.array_equal(together, np.concatenate(alone))
+
+
+def test_short_factors_of_rope_are_for_contexts_that_are_no_longer_than_the_original(tmp_path):
+    model = MODELS["phi3-long"]
+    with open_gguf(architectures.write(model, tmp_path / "model.gguf")) as gguf:
+        short, long = (Engine(gguf, context=n).logits(IDS[:20]) for n in (model.original, model.original + 1))
+        del gguf.tensors["rope_factors_long.weight"], gguf.tensors["rope_factors_short.weight"]
+        none = Engine(gguf, context=model.original).logits(IDS[:20])
+    assert not np.allclose(short, long, atol=0.1) and not np.allclose(short, none, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rope.scaling.type", "su", "rope scaling 'su' is not computed; nbllm knows none, linear, yarn, longrope"),
+        ("expert_used_count", 9, "'llama.expert_used_count' is 9, outside of 1 to 4"),
+        ("attention.layer_norm_rms_epsilon", "x", "not one number"),
+    ],
+)
+def test_what_is_not_computed_is_refused(tmp_path, key, value, message):
+    path = architectures.write(MODELS["llama-experts"], tmp_path / "model.gguf")
+    with open_gguf(path) as gguf:
+        gguf.metadata[f"llama.{key}"] = value
+        with pytest.raises(ModelFileError, match=message):
+            Engine(gguf)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("llama", "blk.1.ffn_norm.weight"), ("qwen2", "blk.2.attn_v.bias"), ("qwen3", "blk.0.attn_q_norm.weight"),
+        ("gemma3", "blk.6.post_ffw_norm.weight"), ("stablelm-12b", "blk.3.attn_k_norm.weight"),
+        ("qwen3moe", "blk.0.ffn_up_exps.weight"),
+    ],
+)  # fmt: skip
+def test_a_file_without_a_tensor_that_it_should_have_is_refused(name, tensor, tmp_path):
+    with open_gguf(architectures.write(MODELS[name], tmp_path / "model.gguf")) as gguf:
+        del gguf.tensors[tensor]
+        with pytest.raises(ModelFileError, match=f"tensor '{tensor}' is missing"):
+            Engine(gguf)
+
+
+def test_a_tensor_that_the_architecture_does_not_know_is_refused(tmp_path):
+    with open_gguf(architectures.write(MODELS["llama"], tmp_path / "model.gguf")) as gguf:
+        tensor = gguf.tensors["blk.0.attn_norm.weight"]
+        gguf.tensors["blk.0.attn_sinks.weight"] = replace(tensor, name="blk.0.attn_sinks.weight")
+        with pytest.raises(ModelFileError, match="'blk.0.attn_sinks.weight', which nbllm does not compute with for 'llama'"):
+            Engine(gguf)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_estimate_of_memory_is_about_what_the_engine_takes(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("NBLLM_CACHE", "off")
+    context = MODELS[name].context
+    with open_gguf(architectures.write(MODELS[name], tmp_path / "model.gguf")) as gguf:
+        expected, taken = shape(gguf.metadata), Engine(gguf, context, 1).memory
+    assert expected.cache(context) == taken["cache"]
+    # In so small a model the table of stages counts, which the estimate leaves out.
+    assert taken["activations"] * 0.85 < expected.activations(context) < taken["activations"] * 1.3
