@@ -29,6 +29,7 @@ OWN_INCLUDE = re.compile(r"#include <pythonic/(?:include/)?lanes/\w+\.hpp>\n")
 # beside the kernel.
 FUNCTION = re.compile(r"(?m)(?=^    struct \S+\n)")
 IMPORTED = "    struct __pythran_imported__"
+LARGE = IMPORTED + "products"  # of a file whose functions are too large to be compiled into their callers
 
 NOT_KERNELS = {"__init__.py", "translate.py"}
 
@@ -99,15 +100,16 @@ def functors(names):
 
 def inlined(text):
     """C++ text in which the functions that a kernel imports from files beside it are compiled into their callers, and the
-    kernel's own are not.
+    kernel's own, and those of `products.py`, are not.
 
     Left to itself, g++ takes the many small functions of a large kernel for too much to inline, and is ten times slower;
     and with all of it in one, it takes twice as long to compile.
     """
     first, *parts = FUNCTION.split(text)
     for i, part in enumerate(parts):
-        own = not part.startswith(IMPORTED) and "argument_type0" in part  # constants are functions, too, without arguments
-        parts[i] = part.replace("\n      inline\n", f"\n      {'NOINLINE' if own else 'INLINE'}\n")
+        apart = part.startswith(LARGE) or not part.startswith(IMPORTED)
+        apart = apart and "argument_type0" in part  # constants are functions, too, but without arguments
+        parts[i] = part.replace("\n      inline\n", f"\n      {'NOINLINE' if apart else 'INLINE'}\n")
     return "".join([first, *parts]).replace("pythonic::types::call(", "pythonic::lanes::call(")
 
 

@@ -7,5 +7,6 @@ those names are given to them here.
 import sys
 from importlib import import_module
 
-for _name in ("lanes", "elementwise", "tiles", "matmul", "attention", "experts"):  # each imports only those before it
+# each imports only those before it
+for _name in ("lanes", "elementwise", "tiles", "matmul", "attention", "experts", "products"):
     sys.modules[_name] = import_module(f"{__name__}.{_name}")
