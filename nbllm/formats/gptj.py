@@ -4,8 +4,6 @@ Says in GGUF's terms what these files have. Their tokens are given as the bytes 
 GGUF files of this architecture give them; merges are in neither, and a token's rank among them is its id.
 """
 
-import numpy as np
-
 from .eras import FIRST, SECOND, THIRD
 from .file import Cursor, ModelFile
 from .ggml import Part, header, joined, records, vocabulary

@@ -232,6 +232,7 @@ def test_an_engine_out_of_range_is_refused(tiny_model, option):
         ({"llama.embedding_length": 128}, "attn_norm.weight"),
         ({"llama.rope.scaling.type": "su"}, "su"),
         ({"llama.context_length": "long"}, "context_length"),
+        ({"llama.logit_scale": 0.5}, "logit_scale"),
     ],
 )
 def test_a_model_that_cannot_be_run_is_refused_with_what_is_wrong(changed, words, tmp_path):

@@ -13,6 +13,13 @@ from ..program import SIDE, SILU, SOFT_CAP, Experts, Heads, Linear, Norm
 from .base import Source, halves_order
 from .rope import Rope
 
+# keys of some architectures that are not computed with, and the values with which they mean nothing
+UNUSED = {
+    "attention.clamp_kqv": (0,), "attention.max_alibi_bias": (0,), "attention.scale": (0,), "logit_scale": (0, 1),
+    "residual_scale": (0, 1), "embedding_scale": (0, 1), "rope.scaling.yarn_ext_factor": (-1, 1),
+    "rope.scaling.yarn_log_multiplier": (0, 1),
+}  # fmt: skip
+
 
 class Decoder:
     """What the engine needs to know of one file.
@@ -60,6 +67,9 @@ class Decoder:
         self.scale = self.heads.dim**-0.5
         key = "attention.layer_norm_epsilon" if self.centred else "attention.layer_norm_rms_epsilon"
         self.eps = file.number(key, 0, 1, kind=float)
+        for key, neutral in UNUSED.items():
+            if (value := file.number(key, -1e9, 1e9, default=neutral[0], kind=float)) not in neutral:
+                raise ModelFileError(f"the file sets {key!r} to {value!r}, which nbllm does not compute; use another file.")
         self.rope = Rope(file, self.heads.rotated, self.context)
         tensor = file.tensors.get("token_embd.weight")
         self.vocab = len(file.metadata.get("tokenizer.ggml.tokens", ())) or (tensor.shape[0] if tensor else 0)
