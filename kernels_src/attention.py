@@ -15,7 +15,6 @@ from lanes import (
     first,
     fma,
     largest,
-    load_f16,
     load_f32,
     max_f32,
     mul,
