@@ -49,7 +49,7 @@ def load(
     stop_flag : StopFlag, optional
         Set it from another thread to stop laying them out.
     cache_bits : int
-        Of the numbers in the key/value cache: 16, or 8 for about half its memory and a little less precision.
+        Of the numbers in the key/value cache: 16; 8 for about half its memory and a little less precision; or 32.
 
     Raises
     ------

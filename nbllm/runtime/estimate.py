@@ -40,7 +40,7 @@ class Shape:
 
     def cache(self, context: int, bits: int = 16) -> int:
         """Bytes of the keys and values of so many tokens; in 8 bits, a head of a position has a scale, too."""
-        a_head = 2 * self.head_dim if bits == 16 else self.head_dim + 4
+        a_head = self.head_dim * bits // 8 + 4 * (bits == 8)
         return 2 * a_head * self.layers * self.kv_heads * (-(-context // PAGE) * PAGE)
 
     def activations(self, context: int) -> int:
@@ -117,7 +117,7 @@ def fit(
         Tokens; by default as many as the model was made for, or as its cache can hold in half of what the weights
         leave: the user's own work needs memory, too.
     bits : int
-        Of the numbers in the cache, 16 or 8.
+        Of the numbers in the cache.
 
     Returns
     -------

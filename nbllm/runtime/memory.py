@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 
-ROOT = Path("/")
+from .cgroups import groups
+
 LIMITLESS = 1 << 60  # bytes; a v1 group without a limit has a number near 2**63
 
 
@@ -24,7 +24,7 @@ def memory() -> Memory:
 
     machine = psutil.virtual_memory()
     total, free = machine.total, machine.available
-    for limit, used in _groups():
+    for limit, used in _limits():
         total, free = min(total, limit), min(free, max(0, limit - used))
     return Memory(total, free)
 
@@ -34,27 +34,14 @@ def gb(size: float) -> str:
     return f"{size / 1e9:,.1f} GB"
 
 
-def _groups() -> Iterator[tuple[int, int]]:
-    """(limit, used) of the process's control group and those around it. Pages of files can be dropped: not used.
-
-    In a container the path may be that of another view of the tree; then only the root of its own is found.
-    """
-    try:
-        lines = (ROOT / "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # not Linux
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        v1 = bool(controllers)
-        tree = ROOT / ("sys/fs/cgroup/memory" if v1 else "sys/fs/cgroup")
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if v1 else ("memory.max", "memory.current")
-        for group in (path.strip("/"), *map(str, PurePosixPath(path.strip("/")).parents)):
-            with suppress(OSError, ValueError):  # no such group here, or its limit is "max"
-                limit, used = (int((tree / group / name).read_text()) for name in names)
-                if limit < LIMITLESS:
-                    yield limit, used - _files(tree / group, "total_" if v1 else "")
+def _limits() -> Iterator[tuple[int, int]]:
+    """(limit, used) of each control group that has a limit. Pages of files can be dropped: not used."""
+    for group, first in groups("memory"):
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if first else ("memory.max", "memory.current")
+        with suppress(OSError, ValueError):  # no such group here, or its limit is "max"
+            limit, used = (int((group / name).read_text()) for name in names)
+            if limit < LIMITLESS:
+                yield limit, used - _files(group, "total_" if first else "")
 
 
 def _files(group, prefix):

@@ -8,9 +8,10 @@ import importlib
 import importlib.util
 import os
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..errors import CpuError
+from .cgroups import groups
 
 
 @dataclass(frozen=True)
@@ -160,26 +161,12 @@ def _core(cpu):
 
 
 def _quota():
-    """Processors that control groups allow, or None: the least of what the process's own group and those around it have.
-
-    `cpu.max` holds "QUOTA PERIOD" (v2), two files do so in v1. In a container the group's path may be that of another view
-    of the tree; then only the root of the container's own is found.
-    """
-    groups = Path("/proc/self/cgroup")
-    lines = groups.read_text().splitlines() if groups.exists() else []
-    found = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        tree = "/sys/fs/cgroup/cpu" if controllers else "/sys/fs/cgroup"
-        for group in (path.strip("/"), *map(str, PurePosixPath(path.strip("/")).parents)):
-            found += _quota_of(Path(f"{tree}/{group}"))
-    return min(found, default=None)
+    """Processors that control groups allow, or None: the least that any of them does."""
+    return min((quota for group, _ in groups("cpu") for quota in _quota_of(group)), default=None)
 
 
 def _quota_of(group):
-    """[processors that one control group allows] or []"""
+    """[processors that one control group allows] or []: `cpu.max` holds "QUOTA PERIOD", two files do in the first version."""
     names = ("cpu.max",) if (group / "cpu.max").exists() else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
     if not all((group / name).exists() for name in names):
         return []

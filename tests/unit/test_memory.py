@@ -14,7 +14,7 @@ from nbllm import model as model_module
 from nbllm.chat.conversation import Notice
 from nbllm.errors import NbLLMError, OptionError, TooLargeError
 from nbllm.formats.gguf import open_gguf
-from nbllm.runtime import memory as memory_module
+from nbllm.runtime import cgroups
 from nbllm.runtime.engine import Engine
 from nbllm.runtime.estimate import LEAST_CONTEXT, RESERVE, Shape, fit, shape
 from nbllm.runtime.memory import Memory, memory
@@ -34,7 +34,7 @@ def root(tmp_path, monkeypatch):
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
-    monkeypatch.setattr(memory_module, "ROOT", tmp_path)
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path)
     machine = type("Machine", (), {"total": 16 * GB, "available": 8 * GB})
     monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
     return root
@@ -72,7 +72,7 @@ def test_a_group_that_has_taken_more_than_it_may_has_nothing_left(root):
 # ---- what is needed
 
 
-@pytest.mark.parametrize("bits", [16, 8])
+@pytest.mark.parametrize("bits", [32, 16, 8])
 @pytest.mark.parametrize("context", [100, 128, 1000])
 @pytest.mark.parametrize("options", [
     {}, {"width": 256, "heads": 8, "kv_heads": 8, "layers": 3}, {"head_dim": 32, "tied": False},

@@ -3,7 +3,7 @@
 import pytest
 
 from nbllm.errors import CpuError
-from nbllm.runtime import ops
+from nbllm.runtime import cgroups, ops
 
 ALL = [variant.name for variant in ops.VARIANTS]
 V2 = {"SSE4.2"}
@@ -112,6 +112,7 @@ def machine(tmp_path, monkeypatch):
         for path, text in files.items():
             (tmp_path / path[1:]).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path[1:]).write_text(text)
+        monkeypatch.setattr(cgroups, "ROOT", tmp_path)
         monkeypatch.setattr(ops, "Path", lambda path: tmp_path / str(path).lstrip("/"))
         monkeypatch.setattr(ops.os, "cpu_count", lambda: len(present))
         monkeypatch.setattr(ops.os, "sched_getaffinity", lambda _: allowed or present, raising=False)
