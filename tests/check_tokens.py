@@ -16,7 +16,7 @@ from pathlib import Path
 import llama_cpp
 
 from nbllm.errors import ModelFileError
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.tokenizers import load_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
@@ -55,7 +55,7 @@ def differences(path, metadata, count):
 
 def with_pre(path, pre, folder):
     """A copy of a vocabulary under another pre-tokenizer."""
-    with open_gguf(path) as file:
+    with open_model(path) as file:
         metadata = file.metadata | {"tokenizer.ggml.pre": pre}
     copy = Path(folder) / f"{path.stem}-{pre}.gguf"
     copy.write_bytes(gguf_bytes(metadata, {}))
@@ -72,7 +72,7 @@ def main():
         paths = sorted(given.folder.glob("*.gguf"))
         for path in paths + [with_pre(path, pre, folder) for path in paths for pre in given.pre]:
             start = time.perf_counter()
-            with open_gguf(path) as file:
+            with open_model(path) as file:
                 metadata = file.metadata
             try:
                 count, different = differences(path, metadata, given.strings)

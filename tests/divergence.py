@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from reference_llama import Reference
 
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.tokenizers import load_tokenizer
 
 TEXT = Path(__file__).parent / "data" / "alice.txt"
@@ -18,7 +18,7 @@ POSITIONS, CHUNK = 2048, 512
 
 def token_ids(path, text=TEXT, positions=POSITIONS):
     """The first `positions` token ids of a text file, by the model file's own tokenizer."""
-    with open_gguf(path) as file:
+    with open_model(path) as file:
         ids = load_tokenizer(file.metadata).encode(text.read_text("utf-8"), special=False)
     if len(ids) < positions:
         raise ValueError(f"{text} has {len(ids)} tokens, fewer than {positions}")

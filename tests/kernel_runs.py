@@ -12,7 +12,7 @@ import numpy as np
 import tiny_gguf
 
 from nbllm.formats.blocks import BLOCK_TYPES, OF_2023
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.runtime import ops
 from nbllm.runtime.engine import Engine
 from nbllm.runtime.packed import LAYOUTS
@@ -72,7 +72,7 @@ def write_model(folder, run):
 
 def logits(kernel, path, steps, threads=1):
     """float32 (n, VOCAB): the logits that a kernel gives to the last tokens, at most 32, of each step of the tokens IDS."""
-    with mock.patch.object(ops, "load", lambda: kernel), open_gguf(path) as gguf:
+    with mock.patch.object(ops, "load", lambda: kernel), open_model(path) as gguf:
         engine = Engine(gguf, threads=threads, cache_bits=8 if path.stem.endswith("8 bits") else 16)
         out = []
         for tokens in steps:

@@ -7,14 +7,14 @@ Su et al. 2021) and shares nothing with the compiled kernels: no cache, no batch
 import numpy as np
 
 from nbllm.formats.blocks import dequantize
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 
 
 class Reference:
     """A model file with all its weights as float32."""
 
     def __init__(self, path):
-        with open_gguf(path) as file:
+        with open_model(path) as file:
             get = {key.removeprefix("llama."): value for key, value in file.metadata.items()}.get
             self.weights = {
                 name.removesuffix(".weight"): dequantize(tensor.block_type, tensor.data)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from .blocks import BLOCK_TYPES, OF_2023
-from .file import Cursor, File, ModelFile, Tensor, short
+from .file import Cursor, ModelFile, Tensor, short
 
 VERSIONS = {1: "<u4", 2: "<u8", 3: "<u8"}  # version -> how counts, lengths and dimensions are stored
 DEFAULT_ALIGNMENT = 32
@@ -37,29 +37,8 @@ MAX_PARTS = 1 << 10
 PART_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)  # the first is 00001
 
 
-def open_gguf(path):
-    """Open a GGUF file; as `open_model`, but nothing else.
-
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    ModelFile
-
-    Raises
-    ------
-    ModelNotFoundError
-        There is no such file.
-    ModelFileError
-        It is not a GGUF file that can be read; the message names the field that is wrong.
-    """
-    return read_gguf(File(path))
-
-
 def read_gguf(file):
-    """As `open_gguf`, of an open File."""
+    """As `open_model`, of an open File."""
     cursor, version, metadata, tensors = _part(file)
     count = _split(cursor, metadata, "count", 1, MAX_PARTS, 1)
     if count == 1:

@@ -28,7 +28,7 @@ def main(model, folder):
     from check_tokens import vectors, with_pre
     from varied import strings
 
-    from nbllm.formats.gguf import open_gguf
+    from nbllm.formats.open import open_model
 
     def record(path, count):
         llama = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
@@ -38,7 +38,7 @@ def main(model, folder):
     with tempfile.TemporaryDirectory() as scratch:
         paths = {name: Path(folder) / f"ggml-vocab-{name}.gguf" for name in (*SHIPPED, *TWINS)}
         for name in SHIPPED:
-            with open_gguf(paths[name]) as file:
+            with open_model(paths[name]) as file:
                 (HERE / "vocabularies" / f"{name}.json.xz").write_bytes(vocabularies.pack(file.metadata))
         copies = {f"gpt-2 as {pre}": with_pre(paths["gpt-2"], pre, scratch) for pre in CUTS}
         ids = {name: record(path, OTHERS) for name, path in (paths | copies).items()}

@@ -10,7 +10,7 @@ import pytest
 from architectures import MODELS, VOCAB
 
 from nbllm.errors import ModelFileError
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.runtime import ops
 from nbllm.runtime.cache import Sequence
 from nbllm.runtime.engine import Engine
@@ -41,7 +41,7 @@ def written(request, tmp_path_factory):
 
 
 def logits(path, ids, cache_bits):
-    with open_gguf(path) as gguf:
+    with open_model(path) as gguf:
         return Engine(gguf, threads=1, cache_bits=cache_bits).logits(ids)
 
 
@@ -90,7 +90,7 @@ def test_a_tokens_bits_depend_neither_on_steps_nor_on_threads(name, cache_bits, 
     path = architectures.write(STAGES[name], tmp_path / "model.gguf")
 
     def in_steps(threads, sizes):
-        with open_gguf(path) as gguf:
+        with open_model(path) as gguf:
             engine, out = Engine(gguf, threads=threads, cache_bits=cache_bits), []
             for n in sizes:
                 out.append(engine._step(IDS[len(engine.tokens) :][:n], n, engine._stop)[0].copy())
@@ -114,7 +114,7 @@ def test_steps_have_the_bits_of_the_uncompiled_kernels(name, tmp_path):
 
 def test_sequences_in_one_step_get_the_bits_that_they_get_alone(tmp_path):
     path = architectures.write(STAGES["qwen2moe"], tmp_path / "model.gguf")
-    with open_gguf(path) as gguf:
+    with open_model(path) as gguf:
         engine = Engine(gguf, threads=2, room=1024)
         alone = [engine.step([(Sequence(), IDS[start : start + 9], 9)], engine._stop)[0].copy() for start in (0, 50, 100)]
         parts = [(Sequence(), IDS[start : start + 9], 9) for start in (0, 50, 100)]
@@ -124,7 +124,7 @@ def test_sequences_in_one_step_get_the_bits_that_they_get_alone(tmp_path):
 
 def test_short_factors_of_rope_are_for_contexts_that_are_no_longer_than_the_original(tmp_path):
     model = MODELS["phi3-long"]
-    with open_gguf(architectures.write(model, tmp_path / "model.gguf")) as gguf:
+    with open_model(architectures.write(model, tmp_path / "model.gguf")) as gguf:
         short, long = (Engine(gguf, context=n).logits(IDS[:20]) for n in (model.original, model.original + 1))
         del gguf.tensors["rope_factors_long.weight"], gguf.tensors["rope_factors_short.weight"]
         none = Engine(gguf, context=model.original).logits(IDS[:20])
@@ -141,7 +141,7 @@ def test_short_factors_of_rope_are_for_contexts_that_are_no_longer_than_the_orig
 )
 def test_what_is_not_computed_is_refused(tmp_path, key, value, message):
     path = architectures.write(MODELS["llama-experts"], tmp_path / "model.gguf")
-    with open_gguf(path) as gguf:
+    with open_model(path) as gguf:
         gguf.metadata[f"llama.{key}"] = value
         with pytest.raises(ModelFileError, match=message):
             Engine(gguf)
@@ -156,14 +156,14 @@ def test_what_is_not_computed_is_refused(tmp_path, key, value, message):
     ],
 )  # fmt: skip
 def test_a_file_without_a_tensor_that_it_should_have_is_refused(name, tensor, tmp_path):
-    with open_gguf(architectures.write(MODELS[name], tmp_path / "model.gguf")) as gguf:
+    with open_model(architectures.write(MODELS[name], tmp_path / "model.gguf")) as gguf:
         del gguf.tensors[tensor]
         with pytest.raises(ModelFileError, match=f"tensor '{tensor}' is missing"):
             Engine(gguf)
 
 
 def test_a_tensor_that_the_architecture_does_not_know_is_refused(tmp_path):
-    with open_gguf(architectures.write(MODELS["llama"], tmp_path / "model.gguf")) as gguf:
+    with open_model(architectures.write(MODELS["llama"], tmp_path / "model.gguf")) as gguf:
         tensor = gguf.tensors["blk.0.attn_norm.weight"]
         gguf.tensors["blk.0.attn_sinks.weight"] = replace(tensor, name="blk.0.attn_sinks.weight")
         with pytest.raises(ModelFileError, match="'blk.0.attn_sinks.weight', which nbllm does not compute with for 'llama'"):
@@ -174,7 +174,7 @@ def test_a_tensor_that_the_architecture_does_not_know_is_refused(tmp_path):
 def test_the_estimate_of_memory_is_about_what_the_engine_takes(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NBLLM_CACHE", "off")
     context = MODELS[name].context
-    with open_gguf(architectures.write(MODELS[name], tmp_path / "model.gguf")) as gguf:
+    with open_model(architectures.write(MODELS[name], tmp_path / "model.gguf")) as gguf:
         expected, taken = shape(gguf.metadata), Engine(gguf, context, 1).memory
     assert expected.cache(context) == taken["cache"]
     # In so small a model the table of stages counts, which the estimate leaves out.

@@ -10,7 +10,7 @@ from nbllm import cli
 from nbllm.bench import machine, memory
 from nbllm.bench.figures import FIGURES, Bench, Missing
 from nbllm.bench.report import SHOWN, Work, fractions, text, work
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.runtime import ops
 
 WORK = Work(bytes=600, weights=1000, output_weights=512)
@@ -77,7 +77,7 @@ def test_fractions_of_given_figures():
 @pytest.mark.parametrize("tied", [True, False])
 def test_work_counts_what_a_token_is_multiplied_with(tied, tmp_path):
     path = write_llama(tmp_path / "m.gguf", block_type="Q4_0", embedding_type="Q8_0", tied=tied)
-    with open_gguf(path) as gguf:
+    with open_model(path) as gguf:
         vocab = gguf.tensors["token_embd.weight"].shape[0]
         # two layers: attention 64 x 64 twice and 32 x 64 twice, feed-forward three times 96 x 64
         layers = 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 96 * 64)

@@ -10,7 +10,7 @@ import pytest
 
 from nbllm.bench.report import SHOWN
 from nbllm.formats.blocks import BLOCK_TYPES, dequantize
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.model import load
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -102,7 +102,7 @@ def test_a_file_of_a_shape_has_the_tensors_types_and_sizes_it_should(part, tmp_p
     make = part("make_gguf")
     monkeypatch.setitem(make.SHAPES, "small", (256, 512, 3, 4, 2, 1000))
     make.write(tmp_path / "m.gguf", "small", "Q4_K")
-    with open_gguf(tmp_path / "m.gguf") as gguf:
+    with open_model(tmp_path / "m.gguf") as gguf:
         types = {name: tensor.block_type.name for name, tensor in gguf.tensors.items() if len(tensor.shape) == 2}
         assert len(types) == 2 + 3 * 7
         assert types.pop("output.weight") == "Q6_K" and set(types.values()) == {"Q4_K"}

@@ -7,7 +7,7 @@ import oracle_models
 import pytest
 
 from nbllm.errors import ContextFullError, ModelFileError, OptionError
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.runtime import lookup
 from nbllm.runtime.cache import Sequence
 from nbllm.runtime.engine import Engine
@@ -21,7 +21,7 @@ PROMPT = [int(id) for id in np.random.default_rng(5).integers(3, 300, 200)]
 
 @pytest.fixture
 def engine(tiny_model):
-    with open_gguf(tiny_model) as gguf:
+    with open_model(tiny_model) as gguf:
         return Engine(gguf, threads=2)
 
 
@@ -35,7 +35,7 @@ def run(engine, ids, sampling=GREEDY, **options):
 @pytest.mark.parametrize("name", oracle_models.MODELS)
 def test_logits_are_those_that_other_programs_recorded(name, tmp_path):
     ids, logits = oracle_models.recorded(name)
-    with open_gguf(oracle_models.write(name, tmp_path / "model.gguf")) as gguf:
+    with open_model(oracle_models.write(name, tmp_path / "model.gguf")) as gguf:
         ours = Engine(gguf).logits(ids)
     # Keys and values are kept in half precision here and in float32 there; the tied model's logits are three times as large.
     assert np.abs(ours - logits).max() < max(0.05, oracle_models.tolerance(name))
@@ -94,7 +94,7 @@ def test_guessing_stops_where_it_does_not_pay():
 @pytest.mark.parametrize("cache_bits", [16, 8])
 def test_sequences_that_share_steps_get_the_logits_that_they_get_alone(tiny_model, cache_bits):
     random = np.random.default_rng(8)
-    with open_gguf(tiny_model) as gguf:
+    with open_model(tiny_model) as gguf:
         alone, together = (Engine(gguf, threads=2, cache_bits=cache_bits, room=room) for room in (None, 1024))
         texts = [random.integers(0, alone.vocab_size, n).tolist() for n in (200, 130, 7, 128, 64)]
         expected = [alone.logits(text) for text in texts]
@@ -122,7 +122,7 @@ def test_sequences_that_share_steps_get_the_logits_that_they_get_alone(tiny_mode
 
 
 def test_a_full_cache_is_one_clear_line_and_leaves_the_sequences(tiny_model):
-    with open_gguf(tiny_model) as gguf:
+    with open_model(tiny_model) as gguf:
         engine = Engine(gguf, context=256)
     a, b = Sequence(), Sequence()
     engine.step([(a, PROMPT[:129], 1)], StopFlag())
@@ -135,7 +135,7 @@ def test_a_full_cache_is_one_clear_line_and_leaves_the_sequences(tiny_model):
 
 
 def test_a_cache_of_8_bits_takes_half_the_memory_and_gives_nearly_the_same(tiny_model):
-    with open_gguf(tiny_model) as gguf:
+    with open_model(tiny_model) as gguf:
         half, small = (Engine(gguf, cache_bits=bits) for bits in (16, 8))
         with pytest.raises(OptionError, match="cache_bits=4"):
             Engine(gguf, cache_bits=4)
@@ -182,7 +182,7 @@ def test_a_stopped_step_leaves_what_was_there(engine):
 
 
 def test_a_flag_set_by_another_thread_stops_a_long_step(default_model):
-    with open_gguf(default_model) as gguf:
+    with open_model(default_model) as gguf:
         engine = Engine(gguf)
     stop = StopFlag()
     threading.Timer(0.05, stop.set).start()
@@ -217,7 +217,7 @@ def test_a_bad_prompt_is_refused_before_anything_is_computed(engine, ids, error,
 
 @pytest.mark.parametrize("option", [{"context": 0}, {"context": 257}, {"context": True}, {"threads": 0}, {"threads": 1.5}])
 def test_an_engine_out_of_range_is_refused(tiny_model, option):
-    with open_gguf(tiny_model) as gguf, pytest.raises(OptionError, match=next(iter(option))):
+    with open_model(tiny_model) as gguf, pytest.raises(OptionError, match=next(iter(option))):
         Engine(gguf, **option)
 
 
@@ -239,6 +239,6 @@ def test_a_model_that_cannot_be_run_is_refused_with_what_is_wrong(changed, words
     from tiny_gguf import write_llama
 
     path = write_llama(tmp_path / "bad.gguf", metadata=changed)
-    with open_gguf(path) as gguf, pytest.raises(ModelFileError, match=words) as caught:
+    with open_model(path) as gguf, pytest.raises(ModelFileError, match=words) as caught:
         Engine(gguf)
     assert "\n" not in str(caught.value)

@@ -12,7 +12,6 @@ import tiny_gguf
 
 from nbllm.errors import ModelFileError, ModelNotFoundError
 from nbllm.formats.blocks import dequantize
-from nbllm.formats.gguf import open_gguf
 from nbllm.formats.open import open_model
 from nbllm.tokenizers import load_tokenizer
 
@@ -49,7 +48,7 @@ def weights():
 def test_metadata_and_tensors_are_those_written(tmp_path, weights, version, alignment):
     metadata = dict(VALUES) if alignment is None else {**VALUES, "general.alignment": alignment}
     path = write(tmp_path / "a.gguf", tiny_gguf.gguf_bytes(metadata, weights, version))
-    with open_gguf(path) as file:
+    with open_model(path) as file:
         assert (file.path, file.container) == (path, f"GGUF {version}")
         assert list(file.metadata) == list(metadata) and list(file.tensors) == list(weights)
         for key, value in metadata.items():
@@ -69,7 +68,7 @@ def test_metadata_and_tensors_are_those_written(tmp_path, weights, version, alig
 
 def test_a_model_reads_as_the_gguf_package_reads_it(tiny_model):
     theirs = gguf.GGUFReader(tiny_model)
-    with open_gguf(tiny_model) as file:
+    with open_model(tiny_model) as file:
         assert {tensor.name for tensor in theirs.tensors} == set(file.tensors)
         for tensor in theirs.tensors:
             ours = file.tensors[tensor.name]
@@ -82,7 +81,7 @@ def test_a_model_reads_as_the_gguf_package_reads_it(tiny_model):
 
 
 def test_bytes_are_read_only_and_outlive_the_file(tiny_model):
-    with open_gguf(tiny_model) as file:
+    with open_model(tiny_model) as file:
         data = file.tensors["output_norm.weight"].data
         with pytest.raises(ValueError, match="read-only"):
             data[0] = 1
@@ -93,7 +92,7 @@ def test_bytes_are_read_only_and_outlive_the_file(tiny_model):
 
 def test_reading_gives_the_mapped_bytes_and_a_file_that_was_cut_meanwhile_is_an_error(tiny_model, tmp_path):
     path = write(tmp_path / "a.gguf", tiny_model.read_bytes())
-    with open_gguf(path) as file:
+    with open_model(path) as file:
         assert file.size == path.stat().st_size
         assert file.read(0, 4).tobytes() == b"GGUF"
         tensor = list(file.tensors.values())[-1]
@@ -116,7 +115,7 @@ def test_a_vocabulary_of_262144_tokens_is_read_fast(tmp_path, record_property):
     }
     path = write(tmp_path / "a.gguf", tiny_gguf.gguf_bytes(metadata, {}))
     start = time.perf_counter()
-    with open_gguf(path) as file:
+    with open_model(path) as file:
         record_property("seconds", time.perf_counter() - start)
         assert time.perf_counter() - start < 5  # about 0.15
         assert file.metadata["tokenizer.ggml.tokens"] == tokens and file.metadata["tokenizer.ggml.merges"] == merges
@@ -251,15 +250,15 @@ def test_a_damaged_file_is_refused_in_one_line_that_names_the_field(tmp_path, ra
 
 def test_what_is_no_file_is_refused_in_one_line(tmp_path):
     with pytest.raises(ModelNotFoundError, match="no.gguf"):
-        open_gguf(tmp_path / "no.gguf")
+        open_model(tmp_path / "no.gguf")
     with pytest.raises(ModelNotFoundError, match="x.gguf"):
-        open_gguf(write(tmp_path / "a", b"") / "x.gguf")
+        open_model(write(tmp_path / "a", b"") / "x.gguf")
     with pytest.raises(ModelFileError, match="is a directory"):
-        open_gguf(tmp_path)
+        open_model(tmp_path)
     with pytest.raises(ModelFileError, match="not a regular file"):
-        open_gguf(os.devnull)
+        open_model(os.devnull)
     with pytest.raises(ModelFileError, match="cannot be read"):
-        open_gguf("a\0b")
+        open_model("a\0b")
 
 
 # ---- models in several files
@@ -284,7 +283,7 @@ def write_parts(folder, *parts, name="m-{:05d}-of-{:05d}.gguf"):
 
 
 def test_a_model_in_three_files_is_one(tmp_path):
-    with open_gguf(write_parts(tmp_path, part(0, 3, "a"), part(1, 3, "b"), part(2, 3, "c"))) as file:
+    with open_model(write_parts(tmp_path, part(0, 3, "a"), part(1, 3, "b"), part(2, 3, "c"))) as file:
         assert file.metadata["general.name"] == "first" and list(file.tensors) == ["a", "b", "c"]
         assert file.container == "GGUF 3, 3 parts"
         for tensor in file.tensors.values():
@@ -297,7 +296,7 @@ def test_a_model_in_three_files_is_one(tmp_path):
 
 
 def test_the_only_part_of_a_model_may_have_any_name(tmp_path):
-    with open_gguf(write(tmp_path / "m.gguf", part(0, 1, "abc"))) as file:
+    with open_model(write(tmp_path / "m.gguf", part(0, 1, "abc"))) as file:
         assert list(file.tensors) == ["a", "b", "c"] and file.container == "GGUF 3"
 
 
@@ -329,9 +328,9 @@ def test_parts_that_do_not_make_a_model_are_refused_in_one_line(tmp_path, parts,
 def test_whoever_opens_a_later_part_is_told_the_first(tmp_path):
     first = write_parts(tmp_path, part(0, 2, "a"), LATER)
     with pytest.raises(ModelFileError, match="open 'm-00001-of-00002.gguf'"):
-        open_gguf(first.with_name("m-00002-of-00002.gguf"))
+        open_model(first.with_name("m-00002-of-00002.gguf"))
     with pytest.raises(ModelFileError, match="the first to NAME-00001-of-00002.gguf"):
-        open_gguf(first.rename(tmp_path / "other.gguf"))
+        open_model(first.rename(tmp_path / "other.gguf"))
 
 
 # ---- files damaged anywhere
@@ -340,7 +339,7 @@ def test_whoever_opens_a_later_part_is_told_the_first(tmp_path):
 def survives(path):
     """Read the file and all that hangs on it: True, or False when it is refused with one line."""
     try:
-        with open_gguf(path) as file:
+        with open_model(path) as file:
             for tensor in file.tensors.values():
                 assert tensor.data.size == tensor.nbytes
             load_tokenizer(file.metadata)

@@ -13,7 +13,7 @@ import nbllm
 from nbllm import model as model_module
 from nbllm.chat.conversation import Notice
 from nbllm.errors import NbLLMError, OptionError, TooLargeError
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.runtime import cgroups
 from nbllm.runtime.engine import Engine
 from nbllm.runtime.estimate import LEAST_CONTEXT, RESERVE, Shape, fit, shape
@@ -79,7 +79,7 @@ def test_a_group_that_has_taken_more_than_it_may_has_nothing_left(root):
 ])  # fmt: skip
 def test_the_estimate_is_what_the_engine_takes(tmp_path, monkeypatch, options, context, bits):
     monkeypatch.setenv("NBLLM_CACHE", "off")
-    with open_gguf(write_llama(tmp_path / "m.gguf", context=1000, **options)) as gguf:
+    with open_model(write_llama(tmp_path / "m.gguf", context=1000, **options)) as gguf:
         model, engine = shape(gguf.metadata), Engine(gguf, context, 1, cache_bits=bits)
         weights = sum(tensor.nbytes for tensor in gguf.tensors.values())
     assert model.cache(context, bits) == engine.memory["cache"]

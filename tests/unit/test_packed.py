@@ -9,7 +9,7 @@ from tiny_gguf import ENCODERS, gguf_bytes
 
 from nbllm.errors import ModelFileError
 from nbllm.formats.blocks import BLOCK_TYPES
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.runtime import packed
 from nbllm.runtime.packed import Packer, rows
 
@@ -32,7 +32,7 @@ def tensor(tmp_path):
         values = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
         path = tmp_path / f"{block_type}.gguf"
         path.write_bytes(gguf_bytes({}, {"t": (values, block_type)}))
-        return open_gguf(path).tensors["t"]
+        return open_model(path).tensors["t"]
 
     return tensor
 

@@ -17,7 +17,7 @@ from tiny_gguf import write_llama
 import nbllm
 from nbllm import cli
 from nbllm.errors import ModelFileError, OptionError, Stopped
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.runtime import packed, packed_cache
 from nbllm.runtime.engine import Engine
 from nbllm.runtime.events import Packing, StopFlag, finish
@@ -40,18 +40,18 @@ def folder(tmp_path, monkeypatch):
 def in_memory(tiny_model):
     """The packed bytes, uint8 (size,), made without any cache."""
     packer = Packer()
-    with open_gguf(tiny_model) as gguf:
+    with open_model(tiny_model) as gguf:
         architecture(gguf.metadata)(gguf, packer)
         return np.concatenate([piece.copy() for piece in packer.pack()])
 
 
 def weights(model):
-    with open_gguf(model) as gguf:
+    with open_model(model) as gguf:
         return load_weights(gguf)
 
 
 def key(model):
-    with open_gguf(model) as gguf:
+    with open_model(model) as gguf:
         packer = Packer()
         architecture(gguf.metadata)(gguf, packer)
         return content_key(gguf, packer)
@@ -130,7 +130,7 @@ def test_other_content_has_another_key(tmp_path, monkeypatch):
     path = write_llama(tmp_path / "a.gguf", layers=1)
     keys = {key(path)}
     raw = path.read_bytes()
-    with open_gguf(path) as gguf:
+    with open_model(path) as gguf:
         places = [(tensor.offset, tensor.nbytes) for tensor in gguf.tensors.values()]
     for offset, size in places:
         for at in (offset, offset + size - 1):
@@ -176,7 +176,7 @@ def test_another_layout_is_not_taken_for_this_one(folder, tiny_model, monkeypatc
 
 def test_a_model_that_is_cut_short_while_it_is_packed_is_one_line_and_leaves_nothing(folder, tiny_model, tmp_path):
     path = shutil.copy(tiny_model, tmp_path / "m.gguf")
-    with open_gguf(path) as gguf:
+    with open_model(path) as gguf:
         packer, last = Packer(), list(gguf.tensors.values())[-1]
         model = architecture(gguf.metadata)(gguf, packer)
         assert model.layers
@@ -192,7 +192,7 @@ def test_a_model_that_is_cut_short_while_it_is_packed_is_one_line_and_leaves_not
 def test_it_tells_its_progress_and_a_stop_leaves_nothing(folder, tiny_model, monkeypatch):
     monkeypatch.setattr(packed_cache, "SYNC", 1)
     flag, events = StopFlag(), []
-    with open_gguf(tiny_model) as gguf:
+    with open_model(tiny_model) as gguf:
         with pytest.raises(Stopped):
             for event in packing(gguf, flag):
                 events.append(event)
@@ -218,12 +218,12 @@ def test_an_exception_from_progress_ends_it_and_leaves_nothing(folder, tiny_mode
 
 CHILD = """
 import sys, time
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.runtime import packed_cache
 from nbllm.runtime.events import finish
 from nbllm.runtime.weights import packing
 packed_cache.SYNC = 1
-with open_gguf(sys.argv[1]) as gguf:
+with open_model(sys.argv[1]) as gguf:
     steps = packing(gguf)
     next(steps), next(steps)
     print("half way", flush=True)
@@ -504,7 +504,7 @@ def test_info_tells_where_the_packed_weights_are(folder, tiny_model, monkeypatch
 def test_a_loaded_model_has_no_copy_of_its_weights_in_private_memory(folder, tmp_path):
     model = write_llama(tmp_path / "m.gguf", width=256, feed_forward=1024, layers=4)
     for _ in range(2):
-        with open_gguf(model) as gguf:
+        with open_model(model) as gguf:
             engine = Engine(gguf, context=64, threads=1)
         assert np.isfinite(engine.logits(IDS)).all()
         fields = mapping_of(engine.weights.path)

@@ -25,9 +25,9 @@ CONVERSATION = [
 
 
 def test_the_default_models_template_makes_its_prompt(default_model):
-    from nbllm.formats.gguf import open_gguf
+    from nbllm.formats.open import open_model
 
-    with open_gguf(default_model) as gguf:
+    with open_model(default_model) as gguf:
         template = gguf.metadata["tokenizer.chat_template"]
     assert render(template, CONVERSATION[1:2]) == (
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"

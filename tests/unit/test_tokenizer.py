@@ -11,7 +11,7 @@ from reference_merge import merge_slowly
 
 from nbllm import tokenizers
 from nbllm.errors import ModelFileError, OptionError
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.tokenizers import load_tokenizer
 from nbllm.tokenizers.merge import merge
 
@@ -23,7 +23,7 @@ def gpt2():
 
 @pytest.fixture(scope="module")
 def smollm2(default_model):
-    with open_gguf(default_model) as file:
+    with open_model(default_model) as file:
         return load_tokenizer(file.metadata)
 
 

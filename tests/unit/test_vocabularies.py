@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import vocabularies
 
-from nbllm.formats.gguf import open_gguf
+from nbllm.formats.open import open_model
 from nbllm.tokenizers import load_tokenizer, spm
 
 RECORDED = json.loads(lzma.decompress((Path(__file__).parents[1] / "data" / "tokens.json.xz").read_bytes()))
@@ -49,7 +49,7 @@ def test_long_texts_have_the_ids_of_short_ones(monkeypatch):
 def test_recorded_ids_of_2000_varied_strings_with_the_default_model(default_model):
     ids = RECORDED["ids"]["SmolLM2"]
     assert len(ids) == 2000
-    with open_gguf(default_model) as file:
+    with open_model(default_model) as file:
         assert different(load_tokenizer(file.metadata), zip(RECORDED["strings"], ids)) == []
 
 
