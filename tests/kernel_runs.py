@@ -6,8 +6,10 @@ the same bits.
 
 import importlib
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest import mock
 
+import architectures
 import numpy as np
 import tiny_gguf
 
@@ -26,7 +28,13 @@ SMALL = {"width": 256, "heads": 2, "kv_heads": 1, "head_dim": 16, "feed_forward"
 RUNS = {name: (SMALL | {"block_type": name}, (1, 3, 7)) for name in KINDS}
 RUNS["three heads to one"] = ({"block_type": "Q4_1", "heads": 6, "kv_heads": 2, "width": 96, "rope_freqs": True}, (1, 3, 7))
 RUNS["over the border of a page"] = ({"block_type": "F32", "heads": 1, "kv_heads": 1, "head_dim": 32}, (126, 1, 3, 5))
-RUNS["with a cache of 8 bits"] = ({"block_type": "F32", "heads": 3, "kv_heads": 1, "head_dim": 32, "width": 96}, (126, 1, 3, 5))
+CACHE_BITS = {"with a cache of 8 bits": 8, "with a cache of 32 bits": 32}
+for _name in CACHE_BITS:
+    RUNS[_name] = RUNS["over the border of a page"]
+# other architectures, which have every stage between them; some with windows that end within the first of two pages
+_STAGES = {"gemma2": dict(window=100), "gemma3": dict(window=5, layers=6), "gpt2": {}, "stablelm-12b": {}, "qwen2moe": {}}
+for _name, _changed in _STAGES.items():
+    RUNS[_name] = (replace(architectures.MODELS[_name], **{"layers": 2, "context": 256} | _changed), (1, 4))
 
 # where blocks hold half-precision numbers; all their other bytes may be anything
 HALVES = {
@@ -56,6 +64,8 @@ TYPE_IDS = {name: KINDS[name].id for name in ENCODERS}
 def write_model(folder, run):
     """Path of a run's model, written into a folder. Matrices too narrow for its block type are of Q8_0."""
     options = RUNS[run][0]
+    if isinstance(options, architectures.Model):
+        return architectures.write(options, folder / f"{run}.gguf")
     kind = KINDS[options["block_type"]]
     metadata, tensors = tiny_gguf.llama(layers=1, **options | {"block_type": "Q8_0"})
     metadata["tokenizer.ggml.tokens"] = metadata["tokenizer.ggml.tokens"][:VOCAB]
@@ -73,7 +83,7 @@ def write_model(folder, run):
 def logits(kernel, path, steps, threads=1):
     """float32 (n, VOCAB): the logits that a kernel gives to the last tokens, at most 32, of each step of the tokens IDS."""
     with mock.patch.object(ops, "load", lambda: kernel), open_model(path) as gguf:
-        engine = Engine(gguf, threads=threads, cache_bits=8 if path.stem.endswith("8 bits") else 16)
+        engine = Engine(gguf, threads=threads, cache_bits=CACHE_BITS.get(path.stem, 16))
         out = []
         for tokens in steps:
             part = IDS[len(engine.tokens) : len(engine.tokens) + tokens]
@@ -88,11 +98,6 @@ def uncompiled(fused):
     lanes = importlib.import_module("nbllm._kernels.python.lanes")
     with mock.patch.object(lanes, "FUSED", fused), np.errstate(all="ignore"):
         yield kernel
-
-
-def every_run(kernel, folder):
-    """Name of each run to its logits."""
-    return {run: logits(kernel, write_model(folder, run), steps) for run, (_, steps) in RUNS.items()}
 
 
 # every function of the vocabulary, by way of `lanes_probe`

@@ -5,7 +5,6 @@ did not have ends the process); AVX-512 and AVX-VNNI, which QEMU lacks, are SIMD
 own header; a 64-bit ARM processor is QEMU's, with Debian's Python for it in the folder that NBLLM_ARM64 names.
 """
 
-import importlib
 import os
 import subprocess
 import sys
@@ -81,12 +80,9 @@ def texts(tmp_path_factory):
 @pytest.fixture(scope="session")
 def expected(tmp_path_factory):
     """fused -> what the uncompiled kernels give."""
-    kernel = ops.load("python")
-    lanes = importlib.import_module("nbllm._kernels.python.lanes")
     results = {}
     for fused in (False, True):
-        with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
-            patch.setattr(lanes, "FUSED", fused)
+        with kernel_runs.uncompiled(fused) as kernel:
             results[fused] = kernel_runs.probe(build_kernel.load(PROBE))
             for run, (_, steps) in kernel_runs.RUNS.items():
                 path = kernel_runs.write_model(tmp_path_factory.mktemp("models"), run)

@@ -11,7 +11,6 @@ from architectures import MODELS, VOCAB
 
 from nbllm.errors import ModelFileError
 from nbllm.formats.open import open_model
-from nbllm.runtime import ops
 from nbllm.runtime.cache import Sequence
 from nbllm.runtime.engine import Engine
 from nbllm.runtime.estimate import shape
@@ -21,15 +20,7 @@ EXACT = 1e-4  # what float32 arithmetic may differ by; the logits' standard devi
 GELU_TABLE = 0.01  # the recorded logits of models with GELU: llama.cpp looks it up in half precision
 HALF_CACHE = 0.05  # with keys and values in half precision
 
-# Small ones that have every stage between them, some with windows that end within the first of two pages.
-LONG = dict(layers=2, context=256)
-STAGES = {
-    "gemma2": replace(MODELS["gemma2"], **LONG, window=100),
-    "gemma3": replace(MODELS["gemma3"], layers=6, context=256, window=5),
-    "gpt2": replace(MODELS["gpt2"], **LONG),
-    "stablelm-12b": replace(MODELS["stablelm-12b"], **LONG),
-    "qwen2moe": replace(MODELS["qwen2moe"], **LONG),
-}
+STAGES = {name: options for name, (options, _) in kernel_runs.RUNS.items() if isinstance(options, architectures.Model)}
 IDS = np.random.default_rng(1).integers(0, VOCAB, 200).tolist()
 
 
@@ -83,33 +74,6 @@ def test_matrices_in_blocks_give_nearly_the_same(name, tmp_path):
 def test_more_tokens_than_a_page_has_give_the_logits_of_the_definition(name, tmp_path):
     path = architectures.write(STAGES[name], tmp_path / "model.gguf")
     assert np.abs(logits(path, IDS, 32) - architectures.logits(STAGES[name], IDS)).max() < EXACT
-
-
-@pytest.mark.parametrize(("name", "cache_bits"), [*((name, 16) for name in STAGES), ("gemma2", 8), ("gemma2", 32)])
-def test_a_tokens_bits_depend_neither_on_steps_nor_on_threads(name, cache_bits, tmp_path):
-    path = architectures.write(STAGES[name], tmp_path / "model.gguf")
-
-    def in_steps(threads, sizes):
-        with open_model(path) as gguf:
-            engine, out = Engine(gguf, threads=threads, cache_bits=cache_bits), []
-            for n in sizes:
-                out.append(engine._step(IDS[len(engine.tokens) :][:n], n, engine._stop)[0].copy())
-        return np.concatenate(out)
-
-    one_by_one = in_steps(1, [1] * 150)
-    for threads, sizes in (1, [32] * 4 + [22]), (2, [1] * 150), (3, [2, 3, 4, 5, 27, 31, 32, 21, 2, 1, 7, 15]):
-        assert np.array_equal(in_steps(threads, sizes), one_by_one), (threads, sizes)
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_steps_have_the_bits_of_the_uncompiled_kernels(name, tmp_path):
-    path = architectures.write(replace(STAGES[name], layers=1), tmp_path / "model.gguf")
-    kernel = ops.load()
-    fused = next(variant.fused for variant in ops.VARIANTS if variant.name == ops.variant().name)
-    steps = 1, 4
-    with kernel_runs.uncompiled(fused) as slow:
-        expected = kernel_runs.logits(slow, path, steps)
-    assert np.array_equal(kernel_runs.logits(kernel, path, steps), expected)
 
 
 def test_sequences_in_one_step_get_the_bits_that_they_get_alone(tmp_path):
