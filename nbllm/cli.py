@@ -99,6 +99,7 @@ def bench(model, json, threads):
 
 def cache(action, name):
     from nbllm.catalogue import known
+    from nbllm.catalogue.places import ENDINGS
     from nbllm.runtime import packed_cache
 
     folder = packed_cache.folder()
@@ -112,7 +113,9 @@ def cache(action, name):
         total, limit = sum(entry.size for entry in entries), packed_cache.limit(folder)
         print(f"{'total':32} {total / 1e6:8,.0f} MB  of {limit / 1e6:,.0f} MB in {folder}")
         return
-    model = name and (Path(known(name).file).stem if known(name) else name.removesuffix(".gguf"))
+    model = name and (known(name).file if known(name) else name)
+    if model and model.lower().endswith(ENDINGS):
+        model = Path(model).stem
     try:
         gone, kept = packed_cache.clear(folder, model)
     except OSError as error:

@@ -475,6 +475,8 @@ def test_the_command_lists_and_clears(folder, capsys):
     assert run("clear", "no such")[0] == 1
     assert run("clear", "model a.gguf") == (0, "deleted 1 file, 2 MB\n", "")
     assert names(folder) == ["b.packed", "other", "x.packed"]
+    fill(folder, "c", 1_000_000, 300)
+    assert run("clear", "model c.bin") == (0, "deleted 1 file, 1 MB\n", "")
     assert run("clear") == (0, "deleted 2 files, 2 MB\n", "")
     assert names(folder) == ["other"]
 
