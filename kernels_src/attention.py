@@ -111,8 +111,9 @@ def attend_page(load, scaling, f, q0, q1, q2, q3, n0, n1, n2, n3, window, cap, k
     """Four partial results at part, for four queries that see the `window` positions before n0 to n3, counted from the page's
     first.
 
-    cap : what soft-caps the scores, or 0.  load and scaling : what the cache's precision asks for.  k, v : the cache, where the head's part of the page is at o.
-    ks, vs : the scales of the positions, if they have any.  s : scratch memory, of which (4, PAGE) floats at `at` are used.
+    cap : what soft-caps the scores, or 0.  load and scaling : what the cache's precision asks for.  k, v : the cache, where
+    the head's part of the page is at o.  ks, vs : the scales of the positions, if they have any.  s : scratch memory, of
+    which (4, PAGE) floats at `at` are used.
     """
     size = 32 + head_dim
     score_page(load, f, q0, q1, q2, q3, k, v, o, head_dim, s, at)

@@ -106,7 +106,8 @@ def matmul(stage, work, row, stages, w, act, stop, tokens):
     for turn in range(threads):
         # A thread's own share is one stretch, as memory likes it; then it helps with what others have left of theirs.
         owner = (thread() + turn) % threads
-        share(stage, work, owner * stages + row, w, act, stop, tokens, groups * owner // threads, groups * (owner + 1) // threads)
+        base, end = groups * owner // threads, groups * (owner + 1) // threads
+        share(stage, work, owner * stages + row, w, act, stop, tokens, base, end)
 
 
 def share(stage, work, counter, w, act, stop, tokens, base, end):

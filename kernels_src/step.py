@@ -376,7 +376,7 @@ def step(
     k8, v8, ks, vs : int8 and float32, the same cache in 8 bits and its scales; of the two caches one is used
     bits : 16 or 8, which; or 32, and ks and vs are the cache itself
     s : float32, scratch memory
-    peaks : (outputs, blocks of PEAK logits) float32; the largest of each block, or not a number if it has one that is not finite
+    peaks : (outputs, blocks of PEAK logits) float32; the largest of each block, or not a number if one is not finite
     stop : (1,) int32, not 0 to stop
     state : (5,) int32, the threads' meeting place; 0 at first
     work : (threads, stages) int32, how much of each stage has been taken; 0 at first

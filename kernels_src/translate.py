@@ -2,9 +2,10 @@
 
 usage: translate.py KERNEL.py KERNEL.cpp
 
-The text is the same for every instruction set: it includes `lanes.hpp`, and the build says by an include path whose. Knows neither compilers nor instruction sets. The vocabulary is read from `lanes.py` and nowhere else:
-each public function there is a function of Pythran's module `lanes`, and those named in `lanes.WRITES` write to their
-first argument.
+The text is the same for every instruction set: it includes `lanes.hpp`, and the build says by an include path whose.
+Knows neither compilers nor instruction sets. The vocabulary is read from `lanes.py` and nowhere else: each public
+function there is a function of Pythran's module `lanes`, and those named in `lanes.WRITES` write to their first
+argument.
 """
 
 import hashlib

@@ -67,7 +67,8 @@ def load(
     path = _default_model() if path_or_name is None else find(path_or_name)
     with ProgressLine(path.stem, line="laying out the weights of {name}, {total}") as line:
         show = progress or line
-        model = finish(loading(path, context, threads, stop_flag, cache_bits=cache_bits), lambda event: show(event.done, event.total))
+        steps = loading(path, context, threads, stop_flag, cache_bits=cache_bits)
+        model = finish(steps, lambda event: show(event.done, event.total))
     if model.notice:
         print(f"nbllm: {model.notice}", file=sys.stderr)
     return model

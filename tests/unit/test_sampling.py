@@ -122,12 +122,12 @@ def test_a_penalty_also_lowers_the_peaks():
     recent = list(range(PEAK - 1))
     expected = logits.copy()
     penalise(expected, recent, 100.0)
-    picked = [pick(Sampler(Sampling(temperature=1, top_k=2, repeat_penalty=100, repeat_window=PEAK, seed=i), VOCAB), logits, recent)
-              for i in range(50)]  # fmt: skip
+    options = Sampling(repeat_penalty=100, repeat_window=PEAK)
+    likely = [options.updated(temperature=1, top_k=2, seed=seed) for seed in range(50)]
+    picked = [pick(Sampler(each, VOCAB), logits, recent) for each in likely]
     assert picked == [PEAK - 1] * 50  # by far the likelier of the two
-    assert pick(Sampler(Sampling(temperature=0, repeat_penalty=100, repeat_window=PEAK), VOCAB), logits, recent + [PEAK - 1]) == (
-        expected[PEAK:].argmax() + PEAK
-    )
+    greedy = Sampler(options.updated(temperature=0), VOCAB)
+    assert pick(greedy, logits, [*recent, PEAK - 1]) == expected[PEAK:].argmax() + PEAK
 
 
 def test_temperature_0_takes_the_largest_logit_and_the_smaller_id_of_two():

@@ -70,8 +70,11 @@ class Source:
 
     def refuse_others(self):
         """Refuse a file that has more tensors than those asked for: they would have to be computed with and are not."""
-        for name in sorted(self._left):
-            raise ModelFileError(f"the file has tensor {name!r}, which nbllm does not compute with for {self.prefix!r}: use another.")
+        if self._left:
+            name = min(self._left)
+            raise ModelFileError(
+                f"the file has tensor {name!r}, which nbllm does not compute with for {self.prefix!r}: use another."
+            )
 
 
 def halves_order(heads, dim, rotated):
