@@ -41,7 +41,10 @@ def find(name: str | os.PathLike | None = None) -> Path:
                 return found.path
     if pullable(name):
         raise ModelNotFoundError(f"the model {name} is not on this machine: {WAYS.format('it', ' ' + name)}")
-    raise ModelNotFoundError(f"there is no model {name!r} on this machine: {WAYS.format('the default model', '')}")
+    raise ModelNotFoundError(
+        f"there is no model {name!r} on this machine, and none is known by that name: look into `nbllm models` or "
+        f"`%chat models`, {WAYS.format('the default model', '')}"
+    )
 
 
 def pullable(name: str) -> bool:
