@@ -15,8 +15,7 @@ from statistics import median
 from unittest import mock
 
 import nbllm
-from nbllm.runtime import engine as engine_module
-from nbllm.runtime.engine import Engine
+from nbllm.runtime import generation
 from nbllm.runtime.events import Done, Token
 from nbllm.runtime.options import Sampling
 
@@ -25,7 +24,7 @@ NAMES = "guesses", "candidates"
 
 def task(tokenizer):
     """The ids of the prompt and of the right reply."""
-    function = inspect.getsource(Engine._generate)
+    function = inspect.getsource(generation.Generation.take)
     prompt = f"Write this again, with {NAMES[0]} called {NAMES[1]}:\n\n{function}\n\n"
     return tokenizer.encode(prompt), tokenizer.encode(function.replace(*NAMES))
 
@@ -35,7 +34,7 @@ def seconds(model, prompt, reply, guessing):
     engine = model.engine
     engine.tokens, engine.guessing = [], guessing
     right = iter(reply)
-    with mock.patch.object(engine_module.Sampler, "pick", lambda *_: next(right)):
+    with mock.patch.object(generation.Sampler, "pick", lambda *_: next(right)):
         begun = None
         for event in engine.generate(prompt, Sampling(max_tokens=len(reply))):
             if isinstance(event, Token) and begun is None:

@@ -41,7 +41,8 @@ def chat(prompt, model, system, context, threads, cache_bits, **sampling):
     from nbllm.chat.conversation import Chat, Notice
     from nbllm.chat.thinking import Thought, dimmed
     from nbllm.chat.worker import Worker
-    from nbllm.model import Text, load
+    from nbllm.model import load
+    from nbllm.text import Text
     from nbllm.runtime.events import Done
 
     Sampling(**sampling)  # a mistake in the options is told before the model is loaded

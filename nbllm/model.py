@@ -6,19 +6,22 @@ Knows nothing of conversations, threads or where text is shown.
 import operator
 import sys
 from contextlib import closing
-from dataclasses import dataclass
 
 from nbllm.catalogue import DEFAULT, find, known, pull
 from nbllm.catalogue.progress import ProgressLine
 from nbllm.errors import ModelFileError, ModelNotFoundError, NbLLMError, OptionError, Stopped
 from nbllm.formats.open import open_model
-from nbllm.runtime.engine import Engine
-from nbllm.runtime.estimate import fit
-from nbllm.runtime.events import Done, StopFlag, Token, finish
+from nbllm.runtime.batch import Batch
+from nbllm.runtime.engine import MAX_OUTPUTS, Engine
+from nbllm.runtime.estimate import fit, shape
+from nbllm.runtime.events import Done, StopFlag, finish
 from nbllm.runtime.memory import memory
 from nbllm.runtime.options import Sampling
 from nbllm.runtime.weights import packing
+from nbllm.text import TextStream
 from nbllm.tokenizers import load_tokenizer
+
+BATCH_ROOM = 1 << 16  # most positions in the cache of a batch
 
 
 def load(
@@ -116,17 +119,6 @@ def _default_model():
             return pull(progress=progress)
 
 
-@dataclass(frozen=True)
-class Text:
-    """Generated text as it comes, and the tokens that were generated since the last one.
-
-    A character, or what may be the beginning of a stop string, can take several tokens.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-
-
 class Model:
     """A loaded model; `nbllm.load` makes one. Usable as a context manager. One thread at a time may use it.
 
@@ -206,7 +198,7 @@ class Model:
         """
         return self.engine.logits(self._known(ids, least=1))
 
-    def generate(self, prompt, stop_flag: StopFlag | None = None, **sampling):
+    def generate(self, prompt, stop_flag: StopFlag | None = None, constraint=None, alternatives=0, **sampling):
         """Continue a prompt; yields events while it runs.
 
         Parameters
@@ -215,6 +207,8 @@ class Model:
             Text, which is tokenized as `tokenize` does, or token ids.
         stop_flag : StopFlag, optional
             Set it from another thread to stop; what was generated until then is kept.
+        constraint, alternatives
+            What may be written, and how many likely tokens are told with each, as in `runtime.generation.Generation`.
         **sampling
             Fields of `Sampling`: temperature, top_k, top_p, min_p, repeat_penalty, repeat_window, seed, max_tokens,
             stop.
@@ -235,7 +229,16 @@ class Model:
         options = Sampling().updated(**sampling)
         ids = self._known(self.tokenize(prompt) if isinstance(prompt, str) else prompt, least=1)
         flag = stop_flag or StopFlag()
-        return self._as_text(self.engine.generate(ids, options, self.tokenizer.end_ids, flag), options.stop, flag)
+        events = self.engine.generate(ids, options, self.tokenizer.end_ids, flag, constraint, alternatives)
+        return self._as_text(events, options.stop, flag)
+
+    def batch(self) -> Batch:
+        """Replies that are written together, with a cache of their own: as large as they can use, in half of the memory that
+        is free; at least the context of one."""
+        engine, model = self.engine, shape(self.metadata)
+        most = min(BATCH_ROOM, MAX_OUTPUTS * engine.context)
+        fits = model.context(0, memory().free // 2, most, engine.cache.bits) if model else 0
+        return Batch(engine.twin(max(fits, engine.context)))
 
     def close(self):
         """Give back the memory. A closed model cannot be used again."""
@@ -251,28 +254,15 @@ class Model:
 
     def _as_text(self, events, stop_strings, flag):
         """The engine's events, with text in place of tokens."""
-        decoder, stops = self.tokenizer.stream(), StopStrings(stop_strings)
-        pending, found = [], False
+        stream = TextStream(self.tokenizer, stop_strings)
         with closing(events):
             for event in events:
-                text = ""
-                if isinstance(event, Token) and not found:
-                    pending.append(event.id)
-                    text, found = stops.push(decoder.push(event.id))
-                    if found:
-                        flag.set()  # the engine ends, and counts what it did
-                elif isinstance(event, Done) and not found:
-                    text, found = stops.finish(decoder.finish())
-                if text:
-                    yield Text(text, tuple(pending))
-                    pending.clear()
-                if isinstance(event, Done):
-                    if found:
+                for each in stream.push(event):
+                    if stream.found and isinstance(each, Done):
                         flag.clear()
-                        event = Done(event.stats, "stop")
-                    yield event
-                elif not isinstance(event, Token):
-                    yield event
+                    yield each
+                if stream.found and not isinstance(event, Done):
+                    flag.set()  # the engine ends, and counts what it did
 
     def _known(self, ids, least=0) -> list[int]:
         ids = [operator.index(id) for id in ids]
@@ -282,27 +272,3 @@ class Model:
         if len(ids) < least:
             raise OptionError("the prompt is empty; give at least one token")
         return ids
-
-
-class StopStrings:
-    """Looks for stop strings in text that comes in pieces, holding back what may become one."""
-
-    def __init__(self, stops: tuple[str, ...]):
-        self._stops = stops
-        self._held = ""
-
-    def push(self, text: str) -> tuple[str, bool]:
-        """The text that is certain now, and whether a stop string follows it."""
-        text = self._held + text
-        starts = [start for stop in self._stops if (start := text.find(stop)) >= 0]
-        if starts:
-            return text[: min(starts)], True
-        begun = [n for stop in self._stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
-        certain = len(text) - max(begun, default=0)
-        self._held = text[certain:]
-        return text[:certain], False
-
-    def finish(self, text: str) -> tuple[str, bool]:
-        """As `push`, for the last piece: nothing is held back."""
-        text, found = self.push(text)
-        return (text, True) if found else (text + self._held, False)

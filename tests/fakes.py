@@ -19,6 +19,10 @@ CHATML = (
 )
 
 
+def tokens(*ids):
+    return tuple(map(Token, ids))
+
+
 class FakeTokenizer:
     """A token a byte, and three special ones."""
 
@@ -61,7 +65,7 @@ class FakeEngine:
         self.vocab_size = FakeTokenizer.vocab_size
         self.tokens, self.prompts, self.options, self.closed = [], [], [], 0
 
-    def generate(self, ids, sampling, end_ids=frozenset(), stop=None):
+    def generate(self, ids, sampling, end_ids=frozenset(), stop=None, constraint=None, alternatives=0):
         if len(ids) >= self.context:
             raise ContextFullError(f"{len(ids)} tokens do not fit in {self.context}")
         stop = stop or StopFlag()

@@ -13,14 +13,13 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from nbllm.chat.code import CodeBlock, code_blocks, python
 from nbllm.chat.prompt import PromptEncoder
+from nbllm.chat.reply import Reply, ReplyStream
 from nbllm.chat.saved import load, save
-from nbllm.chat.thinking import Thought, Thoughts
 from nbllm.chat.transcript import OVERFLOW, Transcript
 from nbllm.errors import ContextFullError, OptionError
-from nbllm.model import Model, Text
-from nbllm.runtime.events import Done, Stats, StopFlag
+from nbllm.model import Model
+from nbllm.runtime.events import StopFlag
 from nbllm.runtime.options import Sampling
 
 
@@ -29,35 +28,6 @@ class Notice:
     """One line that the user should see."""
 
     text: str
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the model answered. `str(reply)` is the text; `think` is what it thought before, and empty with most models.
-
-    tokens has the ids of both, as they were generated; finish_reason is that of `Done`. A reply that was broken off has
-    "stopped", and stats only if the engine gave them.
-    """
-
-    text: str
-    stats: Stats | None
-    finish_reason: str
-    seed: int
-    think: str = ""
-    tokens: tuple[int, ...] = ()
-
-    def __str__(self):
-        return self.text
-
-    @property
-    def code_blocks(self) -> list[CodeBlock]:
-        """The blocks of code in the text, each with its language."""
-        return code_blocks(self.text)
-
-    @property
-    def code(self) -> str:
-        """The Python in the text: the blocks that say so, or name no language, one below the other."""
-        return python(self.text)
 
 
 class Chat:
@@ -140,6 +110,12 @@ class Chat:
             pass
         return self.last
 
+    def map(self, prompts, template=None, progress=True, engine=None, **sampling):
+        """As `nbllm.map`, with each prompt as the next message of this conversation, which stays as it is."""
+        from nbllm.chat.map import Map  # which knows this file
+
+        return Map(prompts, template=template, chat=self, **sampling).run(progress, engine)
+
     def save(self, path):
         """Write the conversation to a file, as JSON lines; raises ConversationFileError."""
         save(self.transcript, path)
@@ -160,7 +136,9 @@ class Chat:
             pass
         return self.last
 
-    def stream(self, message: str, stop_flag: StopFlag | None = None, **sampling) -> Iterator:
+    def stream(
+        self, message: str, stop_flag: StopFlag | None = None, constraint=None, alternatives: int = 0, **sampling
+    ) -> Iterator:
         """Send a message and follow the reply.
 
         The message and the reply join the conversation, even if the reply was broken off: by the flag, by an error, or
@@ -171,6 +149,10 @@ class Chat:
         message : str
         stop_flag : StopFlag, optional
             Set it from another thread to stop.
+        constraint : optional
+            What may be written, as in `runtime.generation.Generation`.
+        alternatives : int
+            With how many of the likeliest others each token of the reply is told, and all their probabilities.
         **sampling
             Fields of `Sampling` that differ in this turn.
 
@@ -189,9 +171,9 @@ class Chat:
         options = self.sampling.updated(**sampling)
         if options.seed is None:
             options = options.updated(seed=secrets.randbits(32))
-        return self._turn(message, options, stop_flag)
+        return self._turn(message, options, stop_flag, constraint, alternatives)
 
-    def stream_again(self, stop_flag: StopFlag | None = None, **sampling) -> Iterator:
+    def stream_again(self, stop_flag: StopFlag | None = None, **options) -> Iterator:
         """As `stream`, with the last question: the reply takes the place of the last one, as soon as it has any text.
 
         Raises
@@ -202,12 +184,12 @@ class Chat:
         question, before = self.transcript.question(), self.messages
         self.messages = without = self.transcript.without().messages
         try:
-            yield from self.stream(question, stop_flag, **sampling)
+            yield from self.stream(question, stop_flag, **options)
         finally:
             if self.messages is without:
                 self.messages = before
 
-    def _turn(self, message, options, stop_flag):
+    def _turn(self, message, options, stop_flag, constraint, alternatives):
         if self.overflow not in OVERFLOW:
             raise OptionError(f"overflow={self.overflow!r} is unknown; there are {', '.join(OVERFLOW)}")
         yield from self._notices()
@@ -227,40 +209,18 @@ class Chat:
                              f"{'exchange was' if dropped == 1 else 'exchanges were'} dropped.")
             messages = kept
         self.sent = ids
-        parts, generated, done = [], [], None
-        thoughts, thought, answer, pending = Thoughts(text, self.model.tokenizer.space_prefix), [], [], []
-
-        def split(text, end=False):
-            for kind, parts, piece in zip((Thought, Text), (thought, answer), thoughts.push(text, end)):
-                if piece:
-                    parts.append(piece)
-                    yield kind(piece, tuple(pending))
-                    pending.clear()
-
+        coming = ReplyStream(text, self.model.tokenizer.space_prefix, options.seed)
         options = options.updated(stop=options.stop + self._prompts.stop)
         try:
-            for event in self.model.generate(ids, stop_flag, **asdict(options)):
-                if isinstance(event, Text):
-                    parts.append(event.text)
-                    generated += event.ids
-                    pending += event.ids
-                    yield from split(event.text)
-                else:
-                    if isinstance(event, Done):
-                        done = event
-                        yield from split("", end=True)
-                    yield event
+            for event in self.model.generate(ids, stop_flag, constraint, alternatives, **asdict(options)):
+                yield from coming.push(event)
         finally:
-            for _ in split("", end=True):  # what was held back when the turn was broken off
-                pass
-            self._keep(text, ids, "".join(parts), generated)
-            said, think = "".join(answer), "".join(thought).strip()
-            stats, reason = (done.stats, done.finish_reason) if done else (None, "stopped")
-            self.last = Reply(said, stats, reason, options.seed, think, tuple(generated))
-            if said or think:
-                self.messages = [*messages, {"role": "assistant", "content": said}]
-                if think:
-                    self.messages[-1]["reasoning_content"] = think
+            self.last = reply = coming.reply()
+            self._keep(text, ids, coming.written, [token.id for token in coming.tokens])
+            if reply.text or reply.think:
+                self.messages = [*messages, {"role": "assistant", "content": reply.text}]
+                if reply.think:
+                    self.messages[-1]["reasoning_content"] = reply.think
 
     def _keep(self, text, ids, written, generated):
         """Remember what the cache holds: the prompt, and what was written after it."""
@@ -278,6 +238,11 @@ class Chat:
             if text and text not in self._told:
                 self._told.add(text)
                 yield Notice(text)
+
+    def prompt(self, message: str) -> tuple[str, list[int], tuple[str, ...]]:
+        """What the model would be given with this message next: the text, fenced, and its ids; and the template's own stop
+        strings."""
+        return *self._prompt([*self.messages, {"role": "user", "content": message}]), self._prompts.stop
 
     def _prompt(self, messages):
         """The text, fenced, and the ids of the prompt for these messages."""

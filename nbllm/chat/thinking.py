@@ -6,6 +6,8 @@ tokens and templates.
 
 from dataclasses import dataclass
 
+from nbllm.runtime.events import Token
+
 TAGS = {"<think>": "</think>", "<thinking>": "</thinking>", "[THINK]": "[/THINK]"}
 
 
@@ -14,7 +16,7 @@ class Thought:
     """Text that the model thinks, as it comes, and the tokens that were generated since the last one."""
 
     text: str
-    ids: tuple[int, ...]
+    tokens: tuple[Token, ...]
 
 
 class Thoughts:

@@ -66,6 +66,8 @@ PARSERS = {
     "%chat fix": _parser("%chat fix"),
     "%chat retry": _parser("%chat retry", question=False),
 }
+PARSERS["%%chat"].add_argument("-e", "--each", metavar="NAME", help="ask about each row of this column, table or list; the "
+                               "answers are kept as a column. In the cell, {} is the row and {name} what it has of a column")
 PARSERS["%%chat"].add_argument("--raw", action="store_true",
                                help="leave {name} as it is, also where it names a variable")  # fmt: skip
 

@@ -13,11 +13,13 @@ from IPython.display import display
 from nbllm import __version__
 from nbllm.catalogue import Pulling
 from nbllm.catalogue.progress import amount
-from nbllm.chat.conversation import Notice, Reply
+from nbllm.chat.conversation import Notice
+from nbllm.chat.map import Mapped
+from nbllm.chat.reply import Reply
 from nbllm.chat.thinking import Thought, dimmed
 from nbllm.jupyter.markdown import escaped, markdown
 from nbllm.jupyter.session import Answering, Loading
-from nbllm.model import Text
+from nbllm.text import Text
 from nbllm.runtime.events import Done, Packing, Prefill
 
 INTERVAL = 0.06  # seconds between updates: more often freezes browsers, which render the whole reply each time
@@ -56,6 +58,7 @@ class Output:
         self._filled = filled or {}  # what was put into the prompt: whether it is the value itself
         self._notices = []
         self._tokens = []
+        self._since = None  # when the first of many rows was answered, and how many were then
         self._asked = None  # Answering
         self._painted = -float("inf")
         self._pause = INTERVAL
@@ -148,13 +151,24 @@ class Output:
 
     def _text(self, event):
         first, self.text = not self.text, self.text + event.text
-        self._tokens += event.ids
+        self._tokens += event.tokens
         return not first
 
     def _thought(self, event):
         first, self.think = not self.think, self.think + event.text
-        self._tokens += event.ids
+        self._tokens += event.tokens
         return not first
+
+    def _mapped(self, event):
+        self.began = True
+        if self._since is None:
+            self._since = time.monotonic(), event.done
+        (begun, before), now = self._since, time.monotonic()
+        self.doing, self._share = f"answering, {event.done} of {event.total} rows", event.done / max(1, event.total)
+        if event.done > before:
+            rate = (event.done - before) / (now - begun)
+            self.doing += f", {rate:.1f} a second, {clock((event.total - event.done) / rate)} left"
+        return True
 
     def _notice(self, event):
         self._notices.append(event.text)
@@ -165,7 +179,7 @@ class Output:
         return True
 
     _TAKE = {Pulling: _pulling, Loading: _loading, Packing: _packing, Answering: _answering,
-             Prefill: _prefill, Thought: _thought, Text: _text, Notice: _notice, Done: _done}
+             Mapped: _mapped, Prefill: _prefill, Thought: _thought, Text: _text, Notice: _notice, Done: _done}
 
 
 class NotebookOutput(Output):
@@ -237,3 +251,10 @@ def _with(what, whole, filled):
 def output(shell, filled=None) -> Output:
     """The output that suits the front end of this IPython shell."""
     return (NotebookOutput if hasattr(shell, "kernel") else TerminalOutput)(filled)
+
+
+def clock(seconds: float) -> str:
+    """A time as people read it: 1:02:03, or 2:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

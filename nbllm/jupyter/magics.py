@@ -30,6 +30,10 @@ class ChatMagics(Magics):
 
         given, options = parse(line)
         config = settings(self.shell)
+        if given.each is not None:
+            from nbllm.jupyter.each import each
+
+            return each(self.shell, config, given, options, cell.strip("\n"))
         current = session(config)
         sampling = current.sampling(**options)
         prompt, filled = cell.strip("\n"), {}

@@ -4,13 +4,14 @@ Cells, panel and the Local LLM kernel ask through it and get the same events. Kn
 """
 
 import atexit
-import hashlib
 import secrets
+import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from nbllm.catalogue import find, known, pullable, pulling
+from nbllm.catalogue.places import fingerprint
 from nbllm.chat.conversation import Chat, Notice
+from nbllm.chat.map import Map
 from nbllm.chat.shelf import Shelf
 from nbllm.chat.worker import Worker
 from nbllm.errors import ModelNotFoundError, Stopped
@@ -93,6 +94,21 @@ class Session:
 
         return job
 
+    def map(self, rows: Map):
+        """The job that answers prompts, apart from the conversation."""
+
+        def job(stop):
+            yield from self._ready(stop)
+            begun = time.monotonic()
+            yield rows.progress
+            yield from rows.steps(Chat(self.model, rows.system), stop)
+            progress = rows.progress
+            failed = f", {progress.failed} of them failed" if progress.failed else ""
+            yield Notice(f"{progress.done} of {progress.total} rows answered{failed} "
+                         f"· {self.model.name} · {time.monotonic() - begun:.1f} s")  # fmt: skip
+
+        return job
+
     def switch(self, name: str):
         """The job that changes the model, fetching it if need be; the conversation goes on.
 
@@ -163,7 +179,7 @@ class Session:
             if self.model is not None and self.model.closed:  # failed at the very last: the next question loads
                 self.model = self._loaded = None
         self.chat = Chat(self.model, transcript=self.shelf.current)
-        self._loaded, self._fingerprint = wanted, _fingerprint(path)
+        self._loaded, self._fingerprint = wanted, fingerprint(path)
         if self.model.notice:
             yield Notice(self.model.notice)
 
@@ -174,17 +190,6 @@ class Session:
             if name is not None:  # only the default model is fetched without being asked for by name
                 raise
         return (yield from pulling(stop_flag=stop))
-
-
-def _fingerprint(path: Path) -> str:
-    """Tells model files apart in metadata: sha256 over the size and the first and last MiB. Not a check of the file."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(1 << 20))
-        file.seek(max(0, size - (1 << 20)))
-        digest.update(file.read())
-    return digest.hexdigest()[:16]
 
 
 _session = None

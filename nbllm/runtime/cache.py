@@ -1,7 +1,8 @@
 """The key/value cache: pages of positions, and the sequences that they are given to.
 
 A page has room for PAGE positions of every layer. Sequences take pages as they grow and give them back as they are cut, so
-several share one cache whatever their lengths. Knows what keys and values look like, and not what they mean.
+several share one cache whatever their lengths; those that begin alike share pages, too, until one of them writes to one.
+Knows what keys and values look like, and not what they mean.
 """
 
 import numpy as np
@@ -71,7 +72,28 @@ class Cache:
             np.zeros(scales, np.float32),  # and of the values, or these
         )
         self.nbytes = sum(array.nbytes for array in self.arrays)
+        self._layers = layers
         self._free = list(range(self.pages))[::-1]
+        self._users = [0] * self.pages  # how many sequences have each page
+
+    @property
+    def free(self) -> int:
+        """How many pages no sequence has."""
+        return len(self._free)
+
+    def fork(self, sequence, length) -> Sequence:
+        """A new sequence with the first `length` tokens of another; nothing is copied yet."""
+        forked = Sequence()
+        forked.tokens = sequence.tokens[:length]
+        forked.pages = sequence.pages[: -(-len(forked.tokens) // PAGE)]
+        for page in forked.pages:
+            self._users[page] += 1
+        return forked
+
+    def release(self, sequence):
+        """Take back all pages of a sequence, which then is empty."""
+        sequence.tokens = []
+        self.fit(sequence, 0)
 
     def fit(self, sequence, more):
         """Give a sequence the pages for its tokens and `more`, and take back those that it does not need.
@@ -81,10 +103,35 @@ class Cache:
         ContextFullError
             There are not enough; the sequence is as before.
         """
-        need = -(-(len(sequence.tokens) + more) // PAGE)
-        if need - len(sequence.pages) > len(self._free):
-            raise ContextFullError(f"the cache is full: all its {self.pages * PAGE} positions are in use.")
-        while len(sequence.pages) < need:
-            sequence.pages.append(self._free.pop())
-        self._free += sequence.pages[need:][::-1]
+        length = len(sequence.tokens)
+        need = -(-(length + more) // PAGE)
+        first = length // PAGE  # the first page that is going to be written to
+        shared = more > 0 and first < len(sequence.pages) and self._users[sequence.pages[first]] > 1
+        for page in sequence.pages[need:]:
+            self._give_back(page)
         del sequence.pages[need:]
+        if need - len(sequence.pages) + shared > len(self._free):
+            raise ContextFullError(f"the cache is full: all its {self.pages * PAGE} positions are in use.")
+        if shared:
+            own = self._take()
+            self._copy(sequence.pages[first], own)
+            self._give_back(sequence.pages[first])
+            sequence.pages[first] = own
+        while len(sequence.pages) < need:
+            sequence.pages.append(self._take())
+
+    def _take(self):
+        page = self._free.pop()
+        self._users[page] = 1
+        return page
+
+    def _give_back(self, page):
+        self._users[page] -= 1
+        if not self._users[page]:
+            self._free.append(page)
+
+    def _copy(self, page, to):
+        for array in self.arrays:
+            if array.size:
+                pages = array.reshape(self._layers, self.pages, -1)
+                pages[:, to] = pages[:, page]

@@ -16,18 +16,14 @@ from ..errors import ContextFullError, OptionError
 from ..formats.blocks import BLOCK_TYPES, dequantize
 from . import ops
 from .cache import Cache, Sequence
-from .events import Done, Prefill, Stats, StopFlag, Token
-from .lookup import Lookup
+from .events import StopFlag
+from .generation import MAX_TOKENS, Generation
 from .packed import rows
 from .program import PAGE, PEAK, SPLIT_TOKENS, Program
-from .sampling import Sampler
 from .weights import load_weights
 
-MAX_TOKENS = 512  # in a step
 MAX_OUTPUTS = 32  # tokens of a step whose logits are kept
 DEFAULT_CONTEXT = 8192  # unless the model's own is smaller
-STEP_SECONDS = 0.4  # a prompt is read in steps of about so long, so that progress is seen
-FIRST_TOKENS = 64  # of a prompt's first step, before its speed is known
 
 
 class Engine:
@@ -36,7 +32,7 @@ class Engine:
     Parameters
     ----------
     gguf : formats.file.ModelFile
-        May be closed afterwards.
+        May be closed afterwards; not needed with `weights`.
     context : int, optional
         Most tokens of a sequence; by default the model's own context, at most 8192.
     threads : int, optional
@@ -51,7 +47,10 @@ class Engine:
     Attributes
     ----------
     context, threads, vocab_size : int
+    max_tokens : int
+        Of a step.
     weights : weights.Weights
+    cache : cache.Cache
     tokens : list of int
         The ids of the last run that the cache holds.
     guessing : bool
@@ -75,10 +74,11 @@ class Engine:
         self._embedding = model.embedding
         self._kernel = ops.load()
         room = _within("room", room, self.context, 2**31, self.context)
-        self._cache = Cache(model.layers, model.heads, room, cache_bits)
+        self.cache = Cache(model.layers, model.heads, room, cache_bits)
         self._sequence = Sequence()
 
-        program = Program(min(MAX_TOKENS, self.context), MAX_OUTPUTS, self._cache.pages, self.threads)
+        self.max_tokens = min(MAX_TOKENS, self.context)
+        program = Program(self.max_tokens, MAX_OUTPUTS, self.cache.pages, self.threads)
         model.write(program)
         program.peaks(program.output, self.vocab_size)
         self._program = program
@@ -104,6 +104,10 @@ class Engine:
         kept = "context", "threads", "vocab_size"
         self.__dict__ = {name: getattr(self, name) for name in kept} | {"_sequence": Sequence()}
 
+    def twin(self, room):
+        """Another engine with the same weights and a cache of its own, of so many positions."""
+        return Engine(None, self.context, self.threads, self.weights, self.cache.bits, room)
+
     @property
     def tokens(self):
         return self._sequence.tokens
@@ -117,7 +121,7 @@ class Engine:
         """Bytes of the weights, the cache and the rest."""
         arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         rest = sum(array.nbytes for array in arrays.values())
-        return {"weights": self.weights.data.nbytes, "cache": self._cache.nbytes, "activations": rest}
+        return {"weights": self.weights.data.nbytes, "cache": self.cache.nbytes, "activations": rest}
 
     def logits(self, ids):
         """The logits after every token.
@@ -147,7 +151,7 @@ class Engine:
             out[start : start + len(part)] = self._step(part, len(part), self._stop)[0]
         return out
 
-    def generate(self, ids, sampling, end_ids=frozenset(), stop=None):
+    def generate(self, ids, sampling, end_ids=frozenset(), stop=None, constraint=None, alternatives=0):
         """Read a prompt and write its continuation.
 
         Parameters
@@ -160,6 +164,8 @@ class Engine:
             Tokens that end the reply; they are not reported.
         stop : StopFlag, optional
             Ends the reply, also in the middle of a step.
+        constraint, alternatives
+            As in `Generation`.
 
         Yields
         ------
@@ -171,77 +177,30 @@ class Engine:
         ContextFullError, OptionError
             The prompt leaves no room for a reply, is empty, or has ids that are not in the vocabulary.
         """
+        generation = Generation(
+            self._sequence, self.checked_prompt(ids), sampling, self.vocab_size, self.context, end_ids, constraint,
+            alternatives, self.guessing,
+        )  # fmt: skip
+        return self._generate(generation, stop or StopFlag())
+
+    def _generate(self, generation, stop):
+        yield generation.progress()
+        while generation.done is None:
+            begun = time.perf_counter()
+            computed = self._step(*generation.part(), stop)
+            if computed is None:
+                yield generation.end("stopped")
+                return
+            yield from generation.take(*computed, time.perf_counter() - begun, stop)
+
+    def checked_prompt(self, ids) -> list[int]:
+        """The ids as a list, if a reply can follow them; raises ContextFullError or OptionError."""
         ids = self._checked(ids)
         if not ids:
             raise OptionError("the prompt is empty; give it at least one token.")
         if len(ids) >= self.context:
             raise ContextFullError(_too_long(len(ids), self.context))
-        stop = stop or StopFlag()
-        return self._generate(ids, Sampler(sampling, self.vocab_size), end_ids, stop)
-
-    def _generate(self, ids, sampler, end_ids, stop):
-        begun = time.perf_counter()
-        # At least one token must be computed: its logits are what the reply begins with.
-        reused = min(_common_prefix(self.tokens, ids), len(ids) - 1)
-        del self.tokens[reused:]
-        generated = 0
-        read = None  # when the prompt had been read
-
-        def done(reason):
-            now = time.perf_counter()
-            prefill, decode = (now - begun, 0.0) if read is None else (read - begun, now - read)
-            return Done(Stats(len(ids), reused, generated, prefill, decode), reason)
-
-        outputs = None
-        size = FIRST_TOKENS
-        yield Prefill(reused, len(ids), reused)
-        while len(self.tokens) < len(ids):
-            part = ids[len(self.tokens) : len(self.tokens) + size]
-            last = len(self.tokens) + len(part) == len(ids)
-            before = time.perf_counter()
-            outputs = self._step(part, int(last), stop)
-            if outputs is None:
-                yield done("stopped")
-                return
-            yield Prefill(len(self.tokens), len(ids), reused)
-            # Within 64 to 512 tokens, which is where more tokens in a step still make it faster.
-            size = int(min(max(len(part) * STEP_SECONDS / (time.perf_counter() - before), 64), MAX_TOKENS))
-        read = time.perf_counter()
-        most = sampler.sampling.max_tokens or self.context + 1  # never reached
-        lookup = Lookup(ids)
-        guesses, row, seconds = [], 0, None  # what else was in the last step, and the row of its outputs that is next
-        while True:
-            if stop.is_set():
-                yield done("stopped")
-                return
-            logits, peaks = outputs
-            id = sampler.pick(logits[row], peaks[row], lookup.history)
-            if id in end_ids:
-                yield done("end")
-                return
-            generated += 1
-            lookup.push(id)
-            yield Token(id)
-            if generated == most:
-                yield done("length")
-                return
-            if row < len(guesses) and id == guesses[row]:
-                row += 1
-                continue
-            if seconds is not None:
-                lookup.learn(len(guesses), row, seconds)
-            del self.tokens[len(lookup.history) - 1 :]  # guesses that were wrong
-            if len(self.tokens) == self.context:
-                yield done("context")
-                return
-            room = min(self.context - len(self.tokens), most - generated) - 1
-            guesses, row = lookup.guess(room) if self.guessing else [], 0
-            before = time.perf_counter()
-            outputs = self._step([id, *guesses], 1 + len(guesses), stop)
-            if outputs is None:
-                yield done("stopped")
-                return
-            seconds = time.perf_counter() - before
+        return ids
 
     def _step(self, ids, outputs, stop):
         """`step` for the one sequence of `generate`."""
@@ -270,7 +229,7 @@ class Engine:
         """
         ids, where, spans, pages, picked = [], [], [], [], []
         for sequence, more, outputs in parts:
-            self._cache.fit(sequence, len(more))
+            self.cache.fit(sequence, len(more))
             position = len(sequence.tokens)
             spans.append((len(ids), len(more), position, len(pages)))
             where += [(p, sequence.pages[p // PAGE]) for p in range(position, position + len(more))]
@@ -283,7 +242,7 @@ class Engine:
         self._work.fill(0)
         stopped = self._kernel.step(
             self._table, self._consts, self._angles, self.weights.data, self._f, self._x, self._xd, self._xs, self._xm,
-            self._xl, self._xr, *self._cache.arrays, self._cache.bits, self._scratch, self._peaks, stop.array, self._meeting,
+            self._xl, self._xr, *self.cache.arrays, self.cache.bits, self._scratch, self._peaks, stop.array, self._meeting,
             self._work, np.array(where).ravel(), np.array(spans), np.array(pages), np.array(picked, np.int64), split,
             self.threads,
         )  # fmt: skip
@@ -321,12 +280,3 @@ def _within(name, value, low, high, default):
 
 def _too_long(n, context):
     return f"the prompt has {n} tokens, the context room for {context} and a reply: shorten it, or load with a larger context."
-
-
-def _common_prefix(a, b):
-    n = 0
-    for x, y in zip(a, b):
-        if x != y:
-            break
-        n += 1
-    return n

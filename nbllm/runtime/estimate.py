@@ -10,7 +10,8 @@ from numbers import Real
 import numpy as np
 
 from ..errors import TooLargeError
-from .engine import MAX_OUTPUTS, MAX_TOKENS
+from .engine import MAX_OUTPUTS
+from .generation import MAX_TOKENS
 from .memory import gb
 from .program import PAGE, SIDE
 

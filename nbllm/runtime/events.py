@@ -28,9 +28,12 @@ class Prefill:
 
 @dataclass(frozen=True)
 class Token:
-    """One generated token."""
+    """One generated token; if asked for, the probability that the model gave it before any sampling option, and the
+    likeliest tokens in its place, each with its own."""
 
     id: int
+    probability: float | None = None
+    alternatives: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,18 @@ def probabilities(logits, temperature=1.0):
     return scaled / scaled.sum()
 
 
+def likeliest(logits, peaks, id, n):
+    """The probability that the model gave to a token, and the n likeliest tokens with theirs.
+
+    logits: float32 (vocab,), peaks: float32 (vocab / PEAK,) -> float, tuple of (id, float), falling
+    """
+    most = peaks.max()
+    total = float(np.exp(logits - most).sum(dtype=np.float64))
+    ids = top_k(logits, peaks, n)
+    share = np.exp(logits[ids] - most, dtype=np.float64) / total
+    return float(np.exp(logits[id] - most)) / total, tuple(zip(ids.tolist(), share.tolist()))
+
+
 class Sampler:
     """Draws tokens, one random number each, from PCG64's raw stream (O'Neill 2014).
 
@@ -87,7 +99,7 @@ class Sampler:
         # scratch, (vocab,) filled up to whole blocks: a fresh copy a token costs more than the rest
         self._penalised = np.full((-(-vocab // PEAK), PEAK), -np.inf, np.float32)
 
-    def pick(self, logits, peaks, recent) -> int:
+    def pick(self, logits, peaks, recent, allowed=None) -> int:
         """The next token's id.
 
         Parameters
@@ -98,6 +110,8 @@ class Sampler:
             The largest of every PEAK logits, or not a number where one is not finite; left as they are.
         recent : list of int
             All tokens so far, or at least the last `repeat_window`.
+        allowed : bool (vocab,), optional
+            Which tokens may be chosen; at least one.
 
         Raises
         ------
@@ -108,10 +122,16 @@ class Sampler:
         if not np.isfinite(peaks.sum()):
             raise ModelFileError("the model computed a value that is not a number, so its file is probably damaged; "
                                  "fetch it again, or use another model")
+        if allowed is not None:
+            flat = self._penalised.ravel()[: logits.size]
+            np.copyto(flat, logits)
+            flat[~allowed] = -np.inf
+            logits, peaks = flat, self._penalised.max(1)
         window = recent[-options.repeat_window:] if options.repeat_window else []
         if options.repeat_penalty != 1 and len(window):
-            np.copyto(self._penalised.ravel()[: logits.size], logits)
-            logits, peaks = self._penalised.ravel()[: logits.size], peaks.copy()
+            if allowed is None:
+                np.copyto(self._penalised.ravel()[: logits.size], logits)
+                logits, peaks = self._penalised.ravel()[: logits.size], peaks.copy()
             penalise(logits, window, options.repeat_penalty)
             blocks = np.array(window) // PEAK  # (n,)
             peaks[blocks] = self._penalised[blocks].max(1)

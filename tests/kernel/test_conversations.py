@@ -78,11 +78,11 @@ from nbllm.jupyter import session as module
 from nbllm.chat.conversation import Chat
 real = Chat.stream
 def spoken(text):
-    from nbllm.model import Text
-    from nbllm.runtime.events import Done, Stats
-    def stream(self, message, stop_flag=None, **sampling):
+    from nbllm.text import Text
+    from nbllm.runtime.events import Done, Stats, Token
+    def stream(self, message, stop_flag=None, **options):
         asked.append(message)
-        yield Text(text, (1, 2))
+        yield Text(text, (Token(1), Token(2)))
         yield Done(Stats(1, 0, 2, 0.5, 0.5), "end")
     Chat.stream = stream
 asked, ran = [], []
@@ -90,7 +90,7 @@ spoken("Look:\\n```python\\nran.append(1)\\n```\\n```bash\\nls\\n```")
 """)
     cell = kernel.run("%%chat --code -o answer\nhello")
     assert next_cell(cell) == "ran.append(1)"
-    assert kernel.value("[ran, answer.code, answer.tokens]") == [[], "ran.append(1)", [1, 2]]
+    assert kernel.value("[ran, answer.code, [token.id for token in answer.tokens]]") == [[], "ran.append(1)", [1, 2]]
     assert kernel.run("1/0").reply["ename"] == "ZeroDivisionError"
     assert next_cell(kernel.run("%chat fix")) == "ran.append(1)"
     question = kernel.value("asked[-1]")

@@ -1,14 +1,14 @@
 """Conversations: what the model is asked with, what is kept, what is dropped and said."""
 
 import pytest
-from fakes import BOS, CHATML, END, START, FakeTokenizer, fake_model
+from fakes import BOS, CHATML, END, START, FakeTokenizer, fake_model, tokens
 
 import nbllm
 from nbllm.chat.conversation import Chat, Notice
 from nbllm.chat.info import sent
 from nbllm.chat.template import render
 from nbllm.errors import ContextFullError, ModelFileError, OptionError
-from nbllm.model import Text
+from nbllm.text import Text
 from nbllm.runtime.events import Done, Prefill, StopFlag
 
 encode, decode = FakeTokenizer().encode, FakeTokenizer().decode
@@ -34,7 +34,7 @@ def test_a_stream_is_reading_then_text_as_it_comes_then_the_end():
     events = list(Chat(fake_model("Hé!")).stream("hello"))
     n = len(prompt(("user", "hello")))
     assert events[0] == Prefill(n, n, 0)
-    assert events[1:-1] == [Text("H", (72,)), Text("é", (0xC3, 0xA9)), Text("!", (33,))]
+    assert events[1:-1] == [Text("H", tokens(72)), Text("é", tokens(0xC3, 0xA9)), Text("!", tokens(33))]
     assert isinstance(events[-1], Done)
 
 
@@ -141,7 +141,7 @@ def test_a_turn_that_is_broken_off_keeps_its_partial_reply(end):
             raise ModelFileError("not a number")
     chat = Chat(fake_model("abcdef", "ok", on_step=on_step))
     stream = chat.stream("x")
-    assert [next(stream) for _ in range(3)][1:] == [Text("a", (97,)), Text("b", (98,))]
+    assert [next(stream) for _ in range(3)][1:] == [Text("a", tokens(97)), Text("b", tokens(98))]
     if end == "close":
         stream.close()
     else:
@@ -296,7 +296,7 @@ def test_a_reply_has_its_code_and_its_tokens():
     blocks = [(block.language, block.text) for block in reply.code_blocks]
     assert blocks == [("python", "x = 1"), ("bash", "ls"), ("", "y")]
     assert reply.code == "x = 1\n\ny"
-    assert reply.tokens == tuple(text.encode())
+    assert reply.tokens == tokens(*text.encode())
 
 
 def test_a_message_that_alone_is_too_long_is_refused_with_both_numbers_and_changes_nothing():

@@ -4,6 +4,7 @@ import io
 import sys
 
 import pytest
+from fakes import tokens
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
@@ -11,9 +12,9 @@ from nbllm.catalogue import Pulling
 from nbllm.chat.conversation import Notice
 from nbllm.jupyter import display
 from nbllm.jupyter.session import Answering, Loading
-from nbllm.model import Text
 from nbllm.runtime.events import Done, Packing, Prefill, Stats
 from nbllm.runtime.options import Sampling
+from nbllm.text import Text
 
 STATS = Stats(prompt_tokens=43, reused_tokens=31, generated_tokens=87, prefill_seconds=0.5, decode_seconds=2.0)
 HOSTILE = "<img src=x onerror=alert(1)>*_\x1b]0;title\x07"
@@ -21,7 +22,7 @@ HOSTILE = "<img src=x onerror=alert(1)>*_\x1b]0;title\x07"
 
 def events(text, finish_reason="end", model="Some-Model", **sampling):
     asked = Answering(model, "0" * 16, 2048, Sampling(**{"seed": 7} | sampling))
-    pieces = [Text(text[i : i + 4], (1,)) for i in range(0, len(text), 4)]
+    pieces = [Text(text[i : i + 4], tokens(1)) for i in range(0, len(text), 4)]
     return [Loading(model), asked, Prefill(31, 43, 31), Prefill(43, 43, 31), *pieces, Done(STATS, finish_reason)]
 
 

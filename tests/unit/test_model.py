@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from fakes import BOS, END, START, FakeTokenizer, fake_model
+from fakes import BOS, END, START, FakeTokenizer, fake_model, tokens
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +12,7 @@ import nbllm
 from nbllm import model as model_module
 from nbllm.catalogue import DEFAULT
 from nbllm.errors import ContextFullError, ModelFileError, ModelNotFoundError, NbLLMError, OptionError
-from nbllm.model import StopStrings, Text
+from nbllm.text import StopStrings, Text
 from nbllm.runtime.events import Done, Prefill, StopFlag
 
 encode = FakeTokenizer().encode
@@ -39,13 +39,13 @@ def test_generate_takes_text_or_ids_and_yields_text_with_its_tokens():
         events = list(model.generate(prompt, max_tokens=10, seed=3))
         assert model.engine.prompts == [[97, END]]
         assert (model.engine.options[0].max_tokens, model.engine.options[0].seed) == (10, 3)
-        assert events[:-1] == [Prefill(2, 2, 0), Text("é", (0xC3, 0xA9)), Text("!", (33,))]
+        assert events[:-1] == [Prefill(2, 2, 0), Text("é", tokens(0xC3, 0xA9)), Text("!", tokens(33))]
         assert (events[-1].finish_reason, events[-1].stats.generated_tokens) == ("end", 3)
 
 
 def test_a_character_that_never_becomes_complete_comes_at_the_end():
     events = list(fake_model([97, 0xE5, 0xAD]).generate("x"))
-    assert events[1:-1] == [Text("a", (97,)), Text("\ufffd", (0xE5, 0xAD))]
+    assert events[1:-1] == [Text("a", tokens(97)), Text("\ufffd", tokens(0xE5, 0xAD))]
 
 
 @pytest.mark.parametrize(("reply", "stop", "expected", "reason"), [
@@ -183,7 +183,7 @@ def test_greedy_generation_is_the_argmax_of_the_logits(tiny_model):
     with nbllm.load(tiny_model) as model:
         ids = model.tokenize("once upon a")
         events = list(model.generate(ids, temperature=0, repeat_penalty=1, max_tokens=8))
-        generated = [id for event in events if isinstance(event, Text) for id in event.ids]
+        generated = [token.id for event in events if isinstance(event, Text) for token in event.tokens]
         for id in generated:
             assert model.logits(ids)[-1].argmax() == id
             ids = [*ids, id]

@@ -4,7 +4,7 @@ import io
 import sys
 
 import pytest
-from fakes import CHATML, fake_model
+from fakes import CHATML, fake_model, tokens
 from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
@@ -15,7 +15,7 @@ from nbllm.chat.conversation import Chat
 from nbllm.chat.thinking import Thought, Thoughts
 from nbllm.jupyter import display
 from nbllm.jupyter.session import Answering
-from nbllm.model import Text
+from nbllm.text import Text
 from nbllm.runtime.events import Done, Stats
 from nbllm.runtime.options import Sampling
 
@@ -82,7 +82,7 @@ def test_a_conversation_keeps_the_thought_beside_the_answer_and_does_not_send_it
     events = list(chat.stream("hi"))
     assert "".join(event.text for event in events if isinstance(event, Thought)) == "Hm.\n"
     assert "".join(event.text for event in events if isinstance(event, Text)) == "Hello."
-    ids = [id for event in events if isinstance(event, Text | Thought) for id in event.ids]
+    ids = [token.id for event in events if isinstance(event, Text | Thought) for token in event.tokens]
     assert bytes(ids).decode() == "<think>\nHm.\n</think>\n\nHello."
     assert (chat.last.text, str(chat.last), chat.last.think) == ("Hello.", "Hello.", "Hm.")
     assert chat.messages[1] == {"role": "assistant", "content": "Hello.", "reasoning_content": "Hm."}
@@ -126,7 +126,7 @@ HOSTILE = "<img src=x onerror=alert(1)>\n\x1b]0;title\x07\n```\n</details>"
 
 def events(thought, answer):
     asked = Answering("M", "0" * 16, 2048, Sampling(temperature=0))
-    return [asked, Thought(thought, (1,)), Thought("\nSo.\n", (1,)), Text(answer, (2,)), Done(STATS, "end")]
+    return [asked, Thought(thought, tokens(1)), Thought("\nSo.\n", tokens(1)), Text(answer, tokens(2)), Done(STATS, "end")]
 
 
 def feed(output, events):

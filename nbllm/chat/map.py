@@ -1,0 +1,178 @@
+"""Many prompts, an answer for each: a column in, a column out.
+
+`map` asks in this process; rows share each pass over the weights, and what their prompts have in common is read once. What
+was done before an interrupt is kept, and the same call goes on from there. Knows nothing of cells.
+"""
+
+import hashlib
+import secrets
+from contextlib import closing
+from dataclasses import asdict, dataclass
+
+from nbllm import __version__
+from nbllm.catalogue import find, known
+from nbllm.catalogue.places import fingerprint
+from nbllm.chat.batch import ChatBatch
+from nbllm.chat.columns import Rows
+from nbllm.chat.conversation import Chat
+from nbllm.chat.reply import Reply
+from nbllm.errors import NbLLMError, Stopped
+from nbllm.model import Model, load
+from nbllm.runtime.events import StopFlag
+from nbllm.runtime.options import Sampling
+
+_unfinished = {}  # what was asked, as a hash -> its replies and seed; of the last that was interrupted
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """How far it has come, in rows."""
+
+    done: int
+    failed: int
+    total: int
+
+
+class Map:
+    """Prompts, and the answers that are there.
+
+    Parameters
+    ----------
+    prompts : iterable, or a column or table of pandas or Polars
+    model : Model or str or path, optional
+        As `nbllm.load` takes it; one that is not loaded yet is, and is closed at the end.
+    template : str, optional
+        The prompt, in which `{name}` stands for what a row has in that column, and `{}` for the row itself.
+    system : str, optional
+        System prompt.
+    chat : Chat, optional
+        A conversation of which each prompt is the next message, in place of `model` and `system`.
+    **sampling
+        Fields of `Sampling`. Row n is answered with the seed + n.
+
+    Attributes
+    ----------
+    replies : list of Reply or NbLLMError or None
+        One a row: None where there is none yet, an error where a row failed.
+
+    Raises
+    ------
+    OptionError
+        The prompts, the template or an option cannot be used.
+    """
+
+    def __init__(self, prompts, model=None, template=None, system=None, chat=None, **sampling):
+        self._rows = Rows(prompts, template)
+        self._model, self.system, self._chat = model, system, chat
+        self._options = (chat.sampling if chat else Sampling()).updated(**sampling)
+        self._key = self._asked()
+        seed = self._options.seed if self._options.seed is not None else secrets.randbits(32)
+        self.replies, seed = _unfinished.get(self._key, ([None] * len(self._rows.prompts), seed))
+        self._options = self._options.updated(seed=seed)
+
+    def __len__(self):
+        return len(self.replies)
+
+    def __repr__(self):
+        return f"<Map: {self.progress.done} of {len(self)} rows answered>"
+
+    @property
+    def progress(self) -> Mapped:
+        failed = sum(isinstance(reply, NbLLMError) for reply in self.replies)
+        return Mapped(sum(reply is not None for reply in self.replies), failed, len(self))
+
+    @property
+    def results(self):
+        """The answers as the prompts were, as a column, an array or a list: text, or the error, or None if there is none yet."""
+        return self._rows.column([reply.text if isinstance(reply, Reply) else reply for reply in self.replies])
+
+    def run(self, progress=True, engine=None):
+        """Answer the rows that are not answered yet, and return `results`.
+
+        Parameters
+        ----------
+        progress : bool
+            Whether a progress bar is shown.
+        engine : dask.distributed.Client, optional
+            The cluster whose workers answer; otherwise this process does.
+
+        Raises
+        ------
+        Stopped
+            An interrupt. What was answered is kept: here, and for the same call again.
+        NbLLMError
+            A worker of the cluster cannot answer as the others do.
+        """
+        from tqdm.auto import tqdm  # takes a while, and needs to know where it is shown
+
+        with tqdm(total=len(self), unit="row", disable=not progress) as bar:
+            bar.update(self.progress.done)
+            try:
+                for mapped in self._here() if engine is None else self._keep(self._there(engine)):
+                    bar.update(mapped.done - bar.n)
+            except KeyboardInterrupt as error:
+                done = self.progress.done
+                raise Stopped(f"Stopped after {done} of {len(self)} rows; the same call goes on from there.") from error
+        return self.results
+
+    def steps(self, chat: Chat, stop: StopFlag):
+        """Answer the rows that are not answered yet, with the model of this conversation; yields Mapped now and then.
+
+        Ends when the flag is set, with what is there.
+        """
+        with closing(ChatBatch(chat, self._options)) as batch:
+            yield from self._keep(batch.replies(self._waiting(), stop))
+
+    def _here(self):
+        """`steps` with the conversation or the model that was given, or one that is loaded for it."""
+        if self._chat is not None:
+            yield from self.steps(self._chat, StopFlag())
+        elif isinstance(self._model, Model):
+            yield from self.steps(Chat(self._model, self.system), StopFlag())
+        else:
+            with load(self._model) as model:
+                yield from self.steps(Chat(model, self.system), StopFlag())
+
+    def _there(self, client):
+        """Answers of a cluster's workers."""
+        from nbllm.chat.cluster import Work, answers  # needs dask
+
+        model = self._chat.model if self._chat else self._model
+        path = (model.path if isinstance(model, Model) else find(model)).absolute()
+        name = known(path.name).name if known(path.name) else str(path)
+        messages = tuple(self._chat.messages) if self._chat else ()
+        system = self._chat.system if self._chat else self.system
+        work = Work(__version__, name, fingerprint(path), system, messages, self._options)
+        return answers(client, work, list(self._waiting()))
+
+    def _waiting(self):
+        return ((n, prompt) for n, prompt in enumerate(self._rows.prompts) if self.replies[n] is None)
+
+    def _keep(self, replies):
+        """Keep replies as they come; yields how far it has come."""
+        _unfinished.clear()
+        _unfinished[self._key] = self.replies, self._options.seed
+        for number, reply in replies:
+            self.replies[number] = reply
+            yield self.progress
+        if None not in self.replies:
+            _unfinished.pop(self._key, None)
+
+    def _asked(self):
+        """What tells whether the same was asked before: a hash of all that makes the answers."""
+        chat, model = self._chat, self._chat.model if self._chat else self._model
+        said = (chat.system, chat.messages) if chat else (self.system, [])
+        name = model.path if isinstance(model, Model) else model
+        asked = repr((str(name), said, asdict(self._options), [str(prompt) for prompt in self._rows.prompts]))
+        return hashlib.sha256(asked.encode(errors="surrogatepass")).hexdigest()
+
+
+def map(prompts, model=None, template=None, system=None, progress=True, engine=None, **sampling):
+    """An answer for each prompt, as the prompts are: a column of pandas or Polars, an array of NumPy, or a list.
+
+        df["label"] = nbllm.map(df, template="Is this praise or complaint? {text}", max_tokens=5)
+
+    Takes what `Map` and `Map.run` take, and shows a progress bar. A row that fails has its error in its place. After an interrupt the
+    same call goes on where it was; a `Map` has the answers at hand at any moment.
+    """
+    return Map(prompts, model, template, system, **sampling).run(progress, engine)
