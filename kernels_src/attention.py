@@ -29,6 +29,7 @@ from lanes import (
 from elementwise import exp, soft_cap
 
 PAGE = 128
+AHEAD = 2048  # numbers: a core computes sooner than memory answers, so it has to ask early
 
 
 def load_i8(a, i):
@@ -59,6 +60,7 @@ def score_page(load, f, q0, q1, q2, q3, k, v, o, head_dim, s, at):
         a3 = splat_f32(0.0)
         for d in range(head_dim):
             c = load(k, o + p * head_dim + d * 16)
+            soon(k, o + p * head_dim + d * 16 + AHEAD)
             soon(v, o + p * head_dim + d * 16)
             a0 = fma(c, splat_f32(f[q0 + d]), a0)
             a1 = fma(c, splat_f32(f[q1 + d]), a1)

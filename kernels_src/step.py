@@ -121,22 +121,37 @@ def attend(stage, work, row, consts, act, cache, bits, s, stop, spans, pages, sp
     together.
     """
     per_kv = stage[5] // stage[6]
-    parts = max(split, 1)
     span = 0
     before = 0  # units of the spans before this one
     unit = take(work, row, 1)
     while span < spans.shape[0] and poll(stop) == 0:
-        units = stage[6] * ((spans[span, 1] * per_kv + 3) // 4) * parts
+        quads = (spans[span, 1] * per_kv + 3) // 4
+        units = stage[6] * (split if split > 0 else quads)
         if unit >= before + units:
             before += units
             span += 1
         else:
-            c = unit - before
-            attend_unit(
+            attend_quads(
                 stage, consts[stage[12]], act, cache, bits, s, pages, split,
-                spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3], c // parts, c % parts,
+                spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3], quads, unit - before,
             )  # fmt: skip
             unit = take(work, row, 1)
+
+
+def attend_quads(
+    stage, cap, act, cache, bits, s, pages, split, first_token, tokens, position, first_page, quads, c
+):  # fmt: skip
+    """A unit of `attend`: four queries and all their pages; or with split > 0 all queries of a key/value head and one page,
+    which so is read from memory once."""
+    kv_heads = stage[6]
+    if split > 0:
+        for quad in range(quads):
+            attend_unit(
+                stage, cap, act, cache, bits, s, pages, split, first_token, tokens, position, first_page,
+                quad * kv_heads + c % kv_heads, c // kv_heads,
+            )  # fmt: skip
+    else:
+        attend_unit(stage, cap, act, cache, bits, s, pages, split, first_token, tokens, position, first_page, c, 0)
 
 
 def attend_unit(stage, cap, act, cache, bits, s, pages, split, first_token, tokens, position, first_page, c, page):
