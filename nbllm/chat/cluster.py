@@ -5,6 +5,7 @@ does. A row's answer does not depend on the worker, so none is sent twice and th
 tables.
 """
 
+import secrets
 import threading
 from dataclasses import dataclass
 
@@ -67,10 +68,8 @@ def answers(client, work: Work, rows: list):
     _refuse(client.run(_why_not, work, on_error="return"))
     workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
     size = min(max(-(-len(rows) // (TASKS * workers)), LEAST), MOST)
-    tasks = [
-        client.submit(_answer, work, rows[at : at + size], pure=False, key=("nbllm", work.fingerprint, id(rows), at))
-        for at in range(0, len(rows), size)
-    ]
+    name = f"nbllm-{secrets.token_hex(8)}"
+    tasks = [client.submit(_answer, work, rows[at : at + size], key=(name, at)) for at in range(0, len(rows), size)]
     try:
         for task in as_completed(tasks):
             yield from task.result()
