@@ -214,6 +214,7 @@ def _parser():
     place.add_argument("--user", action="store_true", help="for this user (the default)")
     place.add_argument("--sys-prefix", action="store_true", help="for this Python environment")
     place.add_argument("--prefix", metavar="PATH", help="under another prefix")
+    kernel.add_argument("--model", metavar="NAME_OR_PATH", help="the model of its notebooks")
     kernel.add_argument("--name", help="the kernel's name on the command line")
     kernel.add_argument("--display-name", metavar="TEXT", help="the kernel's name in Jupyter's menus")
     return parser

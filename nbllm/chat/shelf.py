@@ -3,6 +3,7 @@
 What changes something returns a line for the user. No conversation that has begun is lost but by `undo`, which says so.
 """
 
+from contextlib import contextmanager
 from pathlib import Path
 
 from nbllm.chat.saved import export, load, save
@@ -23,10 +24,42 @@ class Shelf:
     def __init__(self):
         self.conversations = {"1": Transcript()}
         self.name = "1"
+        self._questions = {}  # a notebook's cell -> the message that it asked last
 
     @property
     def current(self) -> Transcript:
         return self.conversations[self.name]
+
+    @contextmanager
+    def asking(self, cell: str | None):
+        """What is asked meanwhile is the question of this cell of a notebook.
+
+        What it asked before in this conversation is taken back first, with all that came after; unless nothing comes of the
+        new question. Gives how many exchanges after its own that were.
+        """
+        transcript, before = self.current, self.current.messages
+        asked = self._questions.get(cell)
+        place = next((n for n, message in enumerate(before) if message is asked), len(before))
+        kept = transcript.messages = before[:place]
+        try:
+            yield max(0, (len(before) - place) // 2 - 1)
+        finally:
+            if transcript.messages is kept:
+                transcript.messages = before
+            elif cell is not None:
+                self._questions[cell] = transcript.messages[-2]
+
+    @contextmanager
+    def asking_again(self):
+        """The last question is asked again meanwhile; it stays that of its cell."""
+        transcript = self.current
+        asked = transcript.messages[-2] if transcript.messages else None
+        try:
+            yield
+        finally:
+            for cell, message in self._questions.items():
+                if message is asked and transcript.messages:
+                    self._questions[cell] = transcript.messages[-2]
 
     def new(self, name: str | None = None) -> str:
         """Start a conversation."""

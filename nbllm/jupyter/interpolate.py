@@ -93,6 +93,12 @@ def attached(references: list[str], names: Names, budget: int = BUDGET) -> tuple
     return "".join(parts), used
 
 
+def told(reference: str, names: Names, budget: int = BUDGET) -> str | None:
+    """What a prompt would say in place of this reference in braces; None where it would stay as it is."""
+    text, used = interpolate(f"{{{reference}}}", names, budget)
+    return text if used else None
+
+
 def _described(reference, names, budget):
     try:
         value = names[reference]

@@ -17,8 +17,13 @@ from nbllm.jupyter.cell import run_async
 from nbllm.jupyter.completion import named
 from nbllm.jupyter.config import settings
 from nbllm.jupyter.display import output
-from nbllm.jupyter.interpolate import interpolate, names
+from nbllm.jupyter.interpolate import interpolate, names, told
 
+HINT = (
+    "This cell is a message to the model. {name} in it becomes what the model should know of that variable; cells that start "
+    "with %%py are Python; %chat help shows the commands."
+)
+_NAMED = re.compile(r"\{(?P<name>[^{}\n]+)\}")
 _PYTHON = re.compile(r"%%py[ \t]*\n?$")
 _COMMAND = re.compile(r"%{1,2}[A-Za-z_]|![^\s!]|\?{1,2}[A-Za-z_%]")  # "50 % of", "!" and "?" alone are prose
 
@@ -63,6 +68,7 @@ class LocalLLMKernel(IPythonKernel):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._typed = None  # the cell being run, as it was typed
+        self._cell = None  # and its name, if the front end has one for it
         load_ipython_extension(self.shell)
         self.shell.input_transformers_cleanup.insert(0, self._transform)
 
@@ -75,18 +81,23 @@ class LocalLLMKernel(IPythonKernel):
         config = settings(self.shell)
         current = session.session(config)
         prompt, filled = interpolate(prose.strip("\n"), names(self.shell), config.describe)
-        await run_async(current, current.ask(prompt, current.sampling()), output(self.shell, filled))
+        job = current.ask(prompt, current.sampling(), cell=self._cell)
+        await run_async(current, job, output(self.shell, filled))
 
     async def do_execute(self, code, silent, store_history=True, user_expressions=None, allow_stdin=False, **cell):
         # Silent code comes from front ends, not from the user, and is Python.
         self._typed = None if silent else code.removesuffix("\n")
+        self._cell = cell.get("cell_id")
         try:
             return await super().do_execute(code, silent, store_history, user_expressions, allow_stdin, **cell)
         finally:
             self._typed = None
 
     def do_is_complete(self, code):
-        return super().do_is_complete(code) if _is_command(code) else {"status": "complete"}
+        if not _is_command(code):
+            return {"status": "complete"}
+        first, _, rest = code.lstrip().partition("\n")
+        return super().do_is_complete(rest if _PYTHON.match(first) else code)
 
     def do_complete(self, code, cursor_pos):
         if _is_command(code):
@@ -98,7 +109,15 @@ class LocalLLMKernel(IPythonKernel):
     def do_inspect(self, code, cursor_pos, detail_level=0, omit_sections=()):
         if _is_command(code):
             return super().do_inspect(code, cursor_pos, detail_level, omit_sections)
-        return {"status": "ok", "found": False, "data": {}, "metadata": {}}
+        config = settings(self.shell)
+        reference = next((match["name"] for match in _NAMED.finditer(code) if match.start() < cursor_pos < match.end()), None)
+        text = told(reference, names(self.shell), config.describe) if reference else None
+        return {"status": "ok", "found": True, "data": {"text/plain": text or HINT}, "metadata": {}}
+
+    def do_history(self, *arguments, **options):
+        reply = super().do_history(*arguments, **options)
+        current = self.shell.history_manager.session_number  # which IPython calls 0 in some replies, and by its number in others
+        return reply | {"history": [(session or current, *entry) for session, *entry in reply["history"]]}
 
     async def interrupt_request(self, stream, ident, parent):
         # On the control thread, so it works whatever the main thread does, and also when no cell runs.

@@ -70,16 +70,21 @@ class Session:
         if self._running is not None:
             self._running.stop()
 
-    def ask(self, prompt: str, sampling: Sampling, system: str | None = None, new=False):
+    def ask(self, prompt: str, sampling: Sampling, system: str | None = None, new=False, cell: str | None = None):
         """The job that asks: loads the model if need be, then yields what the conversation yields.
 
-        system : replaces the conversation's system prompt; new : starts a new conversation first.
+        system : replaces the conversation's system prompt; new : starts a new conversation first; cell : which cell of a
+        notebook this is the question of, so that asking it again takes the conversation back to there.
         """
 
         def job(stop):
             yield from self._ready(stop)
             yield self._answering(sampling, stop, system, new)
-            yield from self.chat.stream(prompt, stop_flag=stop, **asdict(sampling))
+            with self.shelf.asking(cell) as later:
+                if later:
+                    yield Notice(f"The conversation goes on from this cell: {later} later "
+                                 f"{'exchanges were' if later > 1 else 'exchange was'} taken back.")  # fmt: skip
+                yield from self.chat.stream(prompt, stop_flag=stop, **asdict(sampling))
 
         return job
 
@@ -90,7 +95,8 @@ class Session:
             self.shelf.current.question()  # a mistake is told before the model is loaded
             yield from self._ready(stop)
             yield self._answering(sampling, stop)
-            yield from self.chat.stream_again(stop, **asdict(sampling))
+            with self.shelf.asking_again():
+                yield from self.chat.stream_again(stop, **asdict(sampling))
 
         return job
 

@@ -13,9 +13,9 @@ PATIENCE = 60  # seconds without a message until a test gives up
 class Cell:
     """One execution and everything the Jupyter kernel sent about it."""
 
-    def __init__(self, kernel, code):
+    def __init__(self, kernel, code, asked=None):
         self._kernel = kernel
-        self.id = kernel.client.execute(code)
+        self.id = asked or kernel.client.execute(code)
         self.messages = []
         self.reply = None
 
@@ -103,6 +103,10 @@ class Kernel:
 
     def start(self, code):
         return Cell(self, code)
+
+    def follow(self, asked):
+        """A cell that was sent otherwise, by the name of its request."""
+        return Cell(self, None, asked)
 
     def run(self, code):
         return Cell(self, code).finish()

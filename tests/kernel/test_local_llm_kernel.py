@@ -7,6 +7,7 @@ import pytest
 IPYKERNEL = tuple(map(int, version("ipykernel").split(".")[:2]))
 TRICKY = "Hello, what's \"up\"? {braces} {x} $y\n  - it\\em ```\n'''q'''\n\n50 % of \N{SNOWMAN}"
 MESSAGES = "__import__('nbllm.jupyter.session').jupyter.session.running().chat.messages"
+SHELF = "__import__('nbllm.jupyter.session').jupyter.session.running().shelf.current.messages"
 SHORT = "%config NbLLM.max_tokens = 6"
 
 
@@ -101,7 +102,6 @@ def test_is_complete_completion_and_inspection_leave_prose_alone(local_llm):
     assert local_llm.ask("is_complete", "%%py\nfor i in x:")["status"] == "incomplete"
     assert local_llm.ask("complete", "hello wor")["matches"] == []
     assert "import" in local_llm.ask("complete", "%%py\nimpo")["matches"]
-    assert local_llm.ask("inspect", "print", 3)["found"] is False
     assert local_llm.ask("inspect", "%%py\nprint", 9)["found"] is True
 
 
@@ -110,3 +110,78 @@ def test_its_kernelspec_and_its_introduction(local_llm):
     assert info["implementation"] == "nbllm" and info["language_info"]["name"] == "markdown"
     spec = local_llm.manager.kernel_spec
     assert (spec.display_name, spec.language, spec.interrupt_mode) == ("Local LLM", "markdown", "message")
+
+
+def asked(kernel):
+    return [message["content"] for message in kernel.value(MESSAGES)][::2]
+
+
+def run_as(kernel, name, code):
+    """Run a cell as a front end does that has a name for it."""
+    message = kernel.client.session.msg("execute_request", {"code": code, "silent": False, "store_history": True,
+                                        "user_expressions": {}, "allow_stdin": False, "stop_on_error": True},
+                                        metadata={"cellId": name})  # fmt: skip
+    kernel.client.shell_channel.send(message)
+    return kernel.follow(message["header"]["msg_id"]).finish()
+
+
+def test_running_an_earlier_cell_again_takes_the_conversation_back_to_it(local_llm):
+    local_llm.run(SHORT)
+    for name, text in (("a", "one"), ("b", "two"), ("c", "three")):
+        run_as(local_llm, name, text)
+    again = run_as(local_llm, "b", "two, but better")
+    assert asked(local_llm) == ["one", "two, but better"]
+    assert "The conversation goes on from this cell: 1 later exchange was taken back." in again.text
+    assert "taken back" not in run_as(local_llm, "b", "two again").text  # the last cell: only its own reply is replaced
+    assert asked(local_llm) == ["one", "two again"]
+    run_as(local_llm, "c", "three")  # was taken back, so it is new
+    local_llm.run("no name")
+    local_llm.run("%chat retry")
+    local_llm.run("%chat undo")
+    assert asked(local_llm) == ["one", "two again", "three"]
+    local_llm.run("%chat branch other")
+    run_as(local_llm, "a", "first")
+    assert asked(local_llm) == ["first"]
+    local_llm.run("%chat switch 1")
+    assert [m["content"] for m in local_llm.value(SHELF)][::2] == ["one", "two again", "three"]
+    run_as(local_llm, "c", "three")
+    local_llm.run("%chat retry")
+    run_as(local_llm, "c", "and this")
+    assert asked(local_llm) == ["one", "two again", "and this"]
+
+
+def test_a_cell_that_is_run_again_and_stopped_at_once_takes_nothing_back(local_llm):
+    local_llm.run(SHORT)
+    run_as(local_llm, "a", "one")
+    run_as(local_llm, "b", "two")
+    before = local_llm.value(MESSAGES)
+    message = "The sea was calm and the night was long. " * 100_000
+    failed = run_as(local_llm, "a", message)
+    assert failed.reply["ename"] == "ContextFullError" and local_llm.value(MESSAGES) == before
+
+
+def test_shift_tab_shows_what_the_model_would_be_told(local_llm):
+    local_llm.run("%%py\nx = [1, 2, 3]")
+    shown = local_llm.ask("inspect", "What is {x}, and {y}?", 10)
+    assert shown["found"] is True and "[1, 2, 3]" in shown["data"]["text/plain"]
+    for place in (3, 19):
+        assert "message to the model" in local_llm.ask("inspect", "What is {x}, and {y}?", place)["data"]["text/plain"]
+
+
+def test_an_interrupt_reaches_what_no_cell_waits_for(local_llm):
+    local_llm.run(SHORT)
+    local_llm.run("one")
+    local_llm.run("%%py\nfrom nbllm.jupyter import session\nnow = session.running()\n"
+                  "handle = now.submit(now.ask('Tell me a long story.', now.sampling(max_tokens=5000)))\n"
+                  "while len(handle.events) < 20: pass")  # fmt: skip
+    local_llm.interrupt()
+    local_llm.run("%%py\nreason = handle.wait()[-1].finish_reason")
+    assert local_llm.value("reason") == "stopped"
+    assert local_llm.run("And then?").reply["status"] == "ok"
+
+
+def test_it_ends_at_once_when_it_is_shut_down_while_writing(local_llm):
+    local_llm.run("%config NbLLM.max_tokens = 5000")
+    local_llm.start("Tell me a long story.").until(lambda cell: len(cell.updates) > 4)
+    local_llm.client.shutdown()
+    assert local_llm.manager.provisioner.process.wait(timeout=20) == 0

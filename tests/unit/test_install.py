@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from nbllm.errors import NbLLMError, OptionError
+from nbllm.errors import ModelNotFoundError, NbLLMError, OptionError
 from nbllm.jupyter.install import install
 
 
@@ -36,3 +36,14 @@ def test_says_where_it_cannot_write(tmp_path):
     (tmp_path / "share").write_text("a file in the way")
     with pytest.raises(NbLLMError, match="cannot be written"):
         install(prefix=tmp_path)
+
+
+def test_a_kernel_of_its_own_for_a_model(tmp_path, tiny_model):
+    folder = install(prefix=tmp_path, model=tiny_model)
+    spec = json.loads((folder / "kernel.json").read_text())
+    assert folder.name == "nbllm-tiny" and spec["display_name"] == "Local LLM: tiny"
+    assert spec["argv"][-1] == f"--NbLLM.model={tiny_model}"
+    named = install(prefix=tmp_path, model=tiny_model, name="big", display_name="Big model")
+    assert named.name == "big" and json.loads((named / "kernel.json").read_text())["display_name"] == "Big model"
+    with pytest.raises(ModelNotFoundError, match="no-such-model"):
+        install(prefix=tmp_path, model="no-such-model")
