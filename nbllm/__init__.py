@@ -13,13 +13,14 @@ In a notebook: `%load_ext nbllm`, then a cell that starts with `%%chat`.
 from importlib import import_module
 
 __version__ = "0.1.0"
-__all__ = ["Chat", "Map", "load", "map"]
+__all__ = ["Chat", "Map", "load", "map", "panel"]
 
 _HOMES = {
     "load": "nbllm.model",
     "Chat": "nbllm.chat.conversation",
     "Map": "nbllm.chat.map",
     "map": "nbllm.chat.map",
+    "panel": "nbllm.jupyter.panel",
 }
 
 

@@ -53,6 +53,10 @@ class Handle:
             with contextlib.suppress(queue.Empty):
                 self._wake.get(timeout=WAIT)
 
+    @property
+    def ended(self) -> bool:
+        return self._ended
+
     def stop(self):
         """Ask the job to stop, from any thread. It ends by itself, with its last events; a queued job when its turn
         comes."""

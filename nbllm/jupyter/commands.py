@@ -118,6 +118,12 @@ def _begins(transcript):
     return question if len(question) <= FIRST else f"{question[:FIRST]}..."
 
 
+def _panel(shell, argument):
+    from nbllm.jupyter.panel import panel
+
+    display(panel())
+
+
 def _info(shell, argument):
     from nbllm.chat.info import info
     from nbllm.jupyter.session import running
@@ -216,6 +222,7 @@ COMMANDS = {
     "load": Command(_change(lambda shelf, path: shelf.load(_file(path))), "load FILE", "go on with a saved conversation"),
     "export": Command(_change(lambda shelf, path: shelf.export(_file(path))), "export FILE",
                       "write the conversation as Markdown"),
+    "panel": Command(_panel, "panel", "a panel to chat in, which shares the conversation"),
     "info": Command(_info, "info", "the model, the threads, the processor and the kernels chosen for it"),
     "prompt": Command(_prompt, "prompt", "the exact text and token ids that the model got last"),
     "model": Command(_model, "model [NAME_OR_PATH]", "change the model, fetching it if need be; or name it"),

@@ -52,6 +52,7 @@ class Session:
         self._loaded = None  # (model, context, threads, cache_bits) as the settings were when the model was loaded
         self._fingerprint = None
         self._running = None  # the handle of the newest job
+        self.listeners = []  # called on the worker's thread when a job has ended
         self._worker = Worker()
         atexit.register(self.close)
 
@@ -62,8 +63,21 @@ class Session:
 
     def submit(self, job):
         """Run a job on the worker: a callable that takes a stop flag and yields events. Returns its handle."""
-        self._running = self._worker.submit(job)
+
+        def told(stop):
+            try:
+                yield from job(stop)
+            finally:
+                for listener in self.listeners:
+                    listener()
+
+        self._running = self._worker.submit(told)
         return self._running
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs or waits."""
+        return self._running is not None and not self._running.ended
 
     def stop(self):
         """Stop what is running, from any thread, cell or no cell."""

@@ -1,0 +1,273 @@
+"""The chat panel: a widget that shows the conversation of this Jupyter kernel and asks in it.
+
+What the browser does calls a method here, which only hands a job to the session; what comes of it goes to the browser from the
+worker's thread, as pieces of text. So the panel goes on while a cell computes, as far as the Jupyter kernel lets it.
+Knows nothing of HTML: the browser gets plain text, and makes elements of it, never markup (`static/`).
+"""
+
+import secrets
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import anywidget
+from IPython import get_ipython
+from IPython.display import display
+from traitlets import TraitError
+
+from nbllm.catalogue import available
+from nbllm.errors import NbLLMError, OptionError, Stopped
+from nbllm.jupyter.config import settings
+from nbllm.jupyter.display import Output
+from nbllm.jupyter.interpolate import interpolate, names
+from nbllm.jupyter.markdown import escaped, markdown
+from nbllm.jupyter.session import session
+from nbllm.runtime.options import Sampling
+from nbllm.text import Text
+
+STATIC = Path(__file__).parent / "static"
+SETTINGS = ("temperature", "top_p", "max_tokens", "system")  # that the panel has controls for
+INTERVAL, PAUSE = 0.1, 1.0  # seconds between updates, at least, and until text is sent that has not PIECE tokens
+PIECE = 6
+NOTHING = "Nothing was said yet."
+
+
+class _Widget(anywidget.AnyWidget):
+    _esm = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("markdown.js", "panel.js"))
+    _css = STATIC / "panel.css"
+
+
+class _Shown(Output):
+    """One reply on its way to the browser, which is sent what is new of it."""
+
+    def __init__(self, panel, question, filled=None):
+        super().__init__(filled)
+        self.question = question
+        self._panel = panel
+        self._text = self._thought = self._told = self._counted = 0  # how much was sent: characters, notices, tokens
+        self._sent = None
+
+    def event(self, event):
+        # Each message of Jupyter's costs some 700 bytes beside its text, so text waits for more of it, but not for long.
+        hurried = self._painted + PAUSE > time.monotonic() and len(self._tokens) < self._counted + PIECE
+        self._pause = PAUSE if hurried else INTERVAL
+        super().event(event)
+
+    def paint(self):
+        new = {"text": self.text[self._text :], "think": self.think[self._thought :], "notices": self._notices[self._told :]}
+        state = self._state()
+        if any(new.values()) or state != self._sent:
+            self._text, self._thought, self._told, self._sent = len(self.text), len(self.think), len(self._notices), state
+            self._counted = len(self._tokens)
+            self._panel._tell("reply", **{name: value for name, value in (new | state).items() if value})
+
+    def _state(self):
+        waiting = not (self.text or self.think)
+        state = {"status": self.status(), "share": self._share} if waiting else {}
+        return {**state, "footer": self.footer(), "done": self.doing is None}
+
+    def whole(self):
+        """All of it, for a browser that has just come."""
+        return {"question": self.question, "text": self.text, "think": self.think, "notices": self._notices, **self._state()}
+
+
+class Panel:
+    """The conversation of this Jupyter kernel, and what can be done with it; `nbllm.panel()` makes one.
+
+    Displayed, it is a panel to chat in, and below it a transcript that stays in the notebook. Its methods do what its
+    buttons do, and return at once where nothing is said of waiting.
+    """
+
+    def __init__(self, shell):
+        self._shell = shell
+        self._config = settings(shell)
+        self._session = session(self._config)
+        self._shown = None  # the reply that is being written for the panel
+        self._seen = None  # the messages that the browser has
+        self._used = None  # tokens in the context after the last reply of the panel
+        self._views = []  # display handles of transcripts
+        self.widget = _Widget()
+        self.widget.on_msg(self._asked)
+        self._session.listeners.append(self._refresh)
+
+    def _ipython_display_(self):
+        display(self.widget)
+        self._views.append(display(self._transcript(), raw=True, display_id=f"nbllm-{secrets.token_hex(8)}"))
+
+    def send(self, text: str):
+        """Ask; returns a handle (`chat.worker.Handle`) whose `wait` waits for the reply."""
+        prompt, filled = interpolate(text, names(self._shell), self._config.describe)
+        if not prompt.strip():
+            raise OptionError("the message is empty; write one")
+        return self._submit(self._session.ask(prompt, self._session.sampling()), prompt, filled)
+
+    def stream(self, text: str):
+        """Ask, and wait: yields the reply's text as it comes."""
+        for event in self.send(text):
+            if isinstance(event, Text):
+                yield event.text
+
+    def stop(self):
+        """Stop what is running; what was written is kept."""
+        self._session.stop()
+
+    def undo(self, count: int = 1):
+        """Take back the last exchanges."""
+        return self._change(lambda shelf: shelf.undo(count))
+
+    def rerun(self):
+        """Ask the last question again, in place of its reply."""
+        question = self._session.shelf.current.question()
+        return self._submit(self._session.ask_again(self._session.sampling()), question, again=True)
+
+    def edit(self, number: int, text: str):
+        """Ask question `number`, counted from 0, in other words, in a copy of the conversation that ends before it."""
+        self._change(lambda shelf: shelf.branch(undo=shelf.current.exchanges - number))
+        return self.send(text)
+
+    def clear(self):
+        """Start a new conversation; the one before stays on the shelf."""
+        return self._change(lambda shelf: shelf.new())
+
+    def save(self, path):
+        return self._change(lambda shelf: shelf.save(path))
+
+    def load(self, path):
+        return self._change(lambda shelf: shelf.load(path))
+
+    def serialize(self) -> list[dict]:
+        """The messages, as chat templates take them."""
+        system = self._session.shelf.current.system
+        return [*([{"role": "system", "content": system}] if system else []), *map(dict, self._session.shelf.current.messages)]
+
+    def _change(self, how):
+        return self._submit(self._session.change(how))
+
+    def _submit(self, job, question=None, filled=None, again=False):
+        """Run a job of the session; its events go to the browser, and to whoever holds the handle."""
+        shown = _Shown(self, question, filled)
+
+        def told(stop):
+            if question is not None:
+                self._shown = shown
+                self._tell("begin", question=question, again=again)
+            try:
+                for event in job(stop):
+                    shown.event(event)
+                    yield event
+            except (NbLLMError, Stopped) as error:
+                self._tell("error", text=str(error))
+                raise
+            finally:
+                shown.finish()
+                self._shown = None
+                if shown.stats is not None:
+                    self._used = shown.stats.prompt_tokens + shown.stats.generated_tokens
+
+        if question is not None:
+            self._tell("begin", question=question, again=again, waiting=self._session.busy)
+        return self._session.submit(told)
+
+    def _refresh(self):
+        """Called when a job of the session has ended, this panel's or another's, on the worker's thread."""
+        messages, seen = self._session.shelf.current.messages, self._seen or []
+        if messages is not self._seen:
+            self._seen = messages
+            same = next((n for n, (a, b) in enumerate(zip(messages, seen)) if a is not b), min(len(messages), len(seen)))
+            self._tell("all", **self._all(same))
+            for view in self._views:
+                view.update(self._transcript(), raw=True)
+        else:
+            self._tell("head", **self._head())
+
+    def _all(self, same=0):
+        """The messages from number `same` on, which the browser has not, and all else."""
+        return {
+            "from": same,
+            "messages": [
+                {"role": message["role"], "text": message["content"], "think": message.get("reasoning_content", "")}
+                for message in self._session.shelf.current.messages[same:]
+            ],
+            "pending": self._shown.whole() if self._shown else None,
+            **self._head(),
+        }
+
+    def _head(self):
+        model = self._session.model
+        return {
+            "conversation": self._session.shelf.name,
+            "model": model.name if model and not model.closed else self._config.model,
+            "context": {"used": self._used, "of": model.context if model and not model.closed else None},
+            "settings": {name: getattr(self._config, name) for name in SETTINGS},
+        }
+
+    def _transcript(self):
+        """For the notebook as it is saved: closed in a front end that shows the panel, readable in all."""
+        transcript = self._session.shelf.current
+        parts = []
+        for message in transcript.messages:
+            who = "You" if message["role"] == "user" else "Model"
+            parts.append(f"**{who}**\n\n{markdown(message['content'])}")
+        plain = "\n\n".join(f"{m['role']}: {m['content']}" for m in transcript.messages) or NOTHING
+        body = "\n\n".join(parts) or escaped(NOTHING)
+        fold = f"<details>\n<summary>Transcript</summary>\n\n{body}\n\n</details>"
+        return {"text/plain": plain, "text/markdown": fold}
+
+    def _tell(self, kind, **content):
+        self.widget.send({"kind": kind, **content})
+
+    def _asked(self, widget, content, buffers):
+        """What the browser wants. A mistake is told there."""
+        try:
+            _DO[content.get("kind")](self, content)
+        except (NbLLMError, Stopped, TraitError) as error:
+            self._tell("error", text=str(error))
+
+    def _set(self, content):
+        name, value = content["name"], content["value"]
+        if name not in SETTINGS:
+            raise OptionError(f"the panel has no setting {name!r}")
+        before = getattr(self._config, name)
+        setattr(self._config, name, value)
+        try:
+            self._config.sampling()
+        except OptionError:
+            setattr(self._config, name, before)
+            raise
+        if name == "system":
+            self._session.shelf.current.system = value or None
+
+    def _hello(self, content):
+        self._tell("all", **self._all(), models=sorted({found.name for found in available()}),
+                   help={option.name: option.metadata["help"] for option in fields(Sampling)})  # fmt: skip
+
+
+_DO = {
+    "hello": Panel._hello,
+    "send": lambda panel, content: panel.send(content["text"]),
+    "stop": lambda panel, content: panel.stop(),
+    "undo": lambda panel, content: panel.undo(),
+    "rerun": lambda panel, content: panel.rerun(),
+    "edit": lambda panel, content: panel.edit(content["number"], content["text"]),
+    "clear": lambda panel, content: panel.clear(),
+    "save": lambda panel, content: panel.save(content["path"]),
+    "load": lambda panel, content: panel.load(content["path"]),
+    "model": lambda panel, content: panel._submit(panel._session.switch(content["name"])),
+    "set": Panel._set,
+}
+
+
+def panel() -> Panel:
+    """The panel to chat in, which shares the conversation, the model and the settings of `%%chat`; it can be shown in several places.
+
+    Raises
+    ------
+    NbLLMError
+        This is no notebook.
+    """
+    shell = get_ipython()
+    if not hasattr(shell, "kernel"):
+        raise NbLLMError("the panel needs a notebook; in a terminal, `nbllm chat` asks, and %%chat in IPython")
+    current = session(settings(shell))
+    made = (listener.__self__ for listener in current.listeners if isinstance(getattr(listener, "__self__", None), Panel))
+    return next(made, None) or Panel(shell)

@@ -1,0 +1,284 @@
+// The chat panel in the browser: shows what the Jupyter kernel tells, and tells it what the user does. Knows nothing of models.
+
+const AT_BOTTOM = 40; // pixels from the end within which the view follows what is written
+
+function render({ model, el }) {
+  const root = element("section", "nbllm-panel");
+  root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes keys that are typed here
+  root.dataset.jpSuppressContextMenu = "true";
+  root.setAttribute("aria-label", "Chat with the local model");
+  const ask = (kind, content = {}) => model.send({ kind, ...content });
+  const button = (text, label, run) => {
+    const made = element("button", "", text);
+    made.type = "button";
+    made.title = label;
+    made.setAttribute("aria-label", label);
+    made.addEventListener("click", run);
+    return made;
+  };
+
+  // ---- what there is to see
+  const name = element("span", "nbllm-name", "");
+  const count = element("span", "nbllm-count", "");
+  const models = element("select", "nbllm-models");
+  models.setAttribute("aria-label", "Model");
+  models.addEventListener("change", () => ask("model", { name: models.value }));
+  const file = element("input", "nbllm-file");
+  file.placeholder = "conversation.jsonl";
+  file.setAttribute("aria-label", "File of a conversation");
+  const settings = element("div", "nbllm-settings");
+  const more = element("details", "nbllm-more", element("summary", "", "Settings"), settings,
+    element("div", "nbllm-row", file,
+      button("Save", "Save the conversation in this file", () => ask("save", { path: file.value || file.placeholder })),
+      button("Load", "Go on with the conversation in this file", () => ask("load", { path: file.value || file.placeholder }))));
+  const log = element("div", "nbllm-log");
+  log.setAttribute("role", "log");
+  log.setAttribute("aria-live", "polite");
+  log.tabIndex = 0;
+  const latest = button("↓ Latest", "Scroll to what is written", () => { log.scrollTop = log.scrollHeight; });
+  latest.className = "nbllm-latest";
+  const state = element("div", "nbllm-state");
+  state.setAttribute("role", "status");
+  const input = element("textarea", "nbllm-input");
+  input.rows = 2;
+  input.placeholder = "Write to the model. Enter sends, Shift+Enter begins a new line.";
+  input.setAttribute("aria-label", "Message to the model");
+  const send = button("Send", "Send the message (Enter)", () => (busy ? ask("stop") : submit()));
+  send.classList.add("nbllm-send");
+  const undo = button("Undo", "Take back the last exchange", () => ask("undo"));
+  const retry = button("Retry", "Ask the last question again", () => ask("rerun"));
+  const clear = button("New", "Start a new conversation; this one is kept", () => ask("clear"));
+  root.append(element("div", "nbllm-head", name, models, count), more, log, latest, state,
+    element("div", "nbllm-row", input, send), element("div", "nbllm-row nbllm-tools", retry, undo, clear));
+  el.append(root);
+
+  // ---- messages
+  let shown = []; // {role, text, think, node}
+  let pending = null; // the reply that is being written: {question node, node, text, think, body, thought, notices, footer}
+  let busy = false;
+
+  const following = () => log.scrollHeight - log.scrollTop - log.clientHeight < AT_BOTTOM;
+  const keepBottom = (change) => {
+    const follow = following();
+    change();
+    if (follow) log.scrollTop = log.scrollHeight;
+    latest.hidden = following();
+  };
+  log.addEventListener("scroll", () => { latest.hidden = following(); });
+
+  const copy = (text, from) => navigator.clipboard?.writeText(text).then(() => say("Copied."), () => say("The browser does not allow copying here."))
+    ?? say("The browser does not allow copying here.");
+  const tools = (code) => [
+    button("Copy", "Copy this code", () => copy(code)),
+    button("Insert", "Put this code into a new cell below", () => insert(code)),
+  ];
+
+  // JupyterLab and Notebook give a widget's manager the notebook's document, in which a cell can be made; others do not.
+  function insert(code) {
+    const notebook = model.widget_manager?.context?.model?.sharedModel;
+    if (!notebook?.insertCell) { copy(code); say("Copied; this front end makes no cells for widgets, so paste it into one."); return; }
+    const cell = el.closest(".jp-Cell") ?? document.querySelector(".jp-Notebook .jp-Cell.jp-mod-active");
+    const all = [...(cell?.parentElement?.querySelectorAll(":scope > .jp-Cell") ?? [])];
+    const at = Number(cell?.dataset.windowedListIndex ?? all.indexOf(cell));
+    notebook.insertCell(Number.isInteger(at) && at >= 0 ? at + 1 : notebook.cells.length, { cell_type: "code", source: code, metadata: {} });
+    say("Put into a new cell below; nothing was run.");
+  }
+
+  // Text that may grow: only the blocks that changed are made anew.
+  function growing(parent) {
+    let made = []; // {source, node}
+    return (text) => {
+      const sources = blocks(text);
+      let same = 0;
+      while (same < made.length && same < sources.length && made[same].source === sources[same]) same += 1;
+      for (const { node } of made.slice(same)) node.remove();
+      made = made.slice(0, same);
+      for (const source of sources.slice(same)) {
+        const node = block(source, tools);
+        parent.append(node);
+        made.push({ source, node });
+      }
+    };
+  }
+
+  function thoughtOf(parent, open) {
+    const body = element("div", "nbllm-thought");
+    const folded = element("details", "nbllm-think", element("summary", "", "Thought"), body);
+    folded.open = open;
+    parent.append(folded);
+    return { folded, show: growing(body) };
+  }
+
+  function question(text, number) {
+    const node = element("div", "nbllm-message nbllm-user", element("div", "nbllm-text", text));
+    const edit = button("Edit", "Ask this in other words, in a copy of the conversation", () => {
+      const area = element("textarea", "nbllm-input");
+      area.value = text;
+      area.setAttribute("aria-label", "The question in other words");
+      const done = () => { node.replaceChildren(...kept); };
+      const kept = [...node.childNodes];
+      node.replaceChildren(area, element("div", "nbllm-row",
+        button("Send", "Ask it so", () => { done(); ask("edit", { number, text: area.value }); }), button("Cancel", "Leave it as it is", done)));
+      area.focus();
+    });
+    node.append(element("div", "nbllm-tools", edit, button("Copy", "Copy this question", () => copy(text))));
+    return node;
+  }
+
+  function reply(message) {
+    const node = element("div", "nbllm-message nbllm-model");
+    if (message.think) thoughtOf(node, false).show(message.think);
+    const body = element("div", "nbllm-text");
+    growing(body)(message.text);
+    const footer = element("div", "nbllm-footer", message.footer ?? "");
+    node.append(body, footer, element("div", "nbllm-tools", button("Copy", "Copy this reply", () => copy(message.text))));
+    return node;
+  }
+
+  function showAll(from, messages) {
+    const all = [...shown.slice(0, from).map(({ node, ...message }) => message), ...messages];
+    const done = pending?.done ? pending : null;
+    all.forEach((message, n) => {
+      const old = shown[n];
+      if (old && old.role === message.role && old.text === message.text) return;
+      if (done && n === all.length - 1 && message.text === done.text) message.footer = done.footer.textContent;
+      const node = message.role === "user" ? question(message.text, n / 2) : reply(message);
+      if (old) old.node.replaceWith(node); else log.insertBefore(node, pending?.asked ?? null);
+      shown[n] = { ...message, node };
+    });
+    for (const { node } of shown.splice(all.length)) node.remove();
+    if (done) drop();
+    retry.disabled = undo.disabled = !shown.length;
+  }
+
+  function begin(text, again, waiting) {
+    drop();
+    if (again && shown.length) for (const { node } of shown.slice(-2)) node.hidden = true;
+    const asked = question(text, shown.length / 2 - (again ? 1 : 0));
+    asked.querySelector(".nbllm-tools").remove();
+    const node = element("div", "nbllm-message nbllm-model");
+    const notices = element("div", "nbllm-notices"), body = element("div", "nbllm-text"), footer = element("div", "nbllm-footer");
+    node.append(notices, body, footer);
+    log.append(asked, node);
+    pending = { asked, node, notices, body, footer, text: "", think: "", show: growing(body), thought: null, done: false };
+    busyNow(true, waiting ? "waiting for what was asked before" : "waiting for the model");
+  }
+
+  function drop() {
+    pending?.asked.remove();
+    pending?.node.remove();
+    pending = null;
+    for (const { node } of shown) node.hidden = false;
+  }
+
+  function grow(told) {
+    told = { text: "", think: "", notices: [], status: "", share: null, footer: "", done: false, ...told };
+    if (!pending) { tell(told); return; }
+    for (const notice of told.notices) pending.notices.append(element("p", "", notice));
+    if (told.think) {
+      pending.think += told.think;
+      if (!pending.thought) { pending.thought = thoughtOf(pending.node, true); pending.node.insertBefore(pending.thought.folded, pending.body); }
+      pending.thought.show(pending.think);
+    }
+    if (told.text) {
+      if (!pending.text && pending.thought) pending.thought.folded.open = false;
+      pending.text += told.text;
+      pending.show(pending.text);
+    }
+    pending.footer.textContent = told.footer;
+    pending.done = told.done;
+    busyNow(!told.done, told.done ? "" : told.status, told.share);
+  }
+
+  // What a job says that is no reply: a model that is loaded, a conversation that was saved.
+  function tell(told) {
+    busyNow(!told.done, told.done ? "" : told.status, told.share);
+    if (told.notices.length) say(told.notices.join(" "));
+  }
+
+  function busyNow(now, text, share = null) {
+    busy = now;
+    send.textContent = now ? "Stop" : "Send";
+    send.title = now ? "Stop (Escape); what was written is kept" : "Send the message (Enter)";
+    send.setAttribute("aria-label", send.title);
+    send.classList.toggle("nbllm-stop", now);
+    state.replaceChildren();
+    if (text) state.append(text.replace(/: \d+%$/, ""));
+    if (now && share !== null) {
+      const bar = element("progress", "");
+      bar.max = 1;
+      bar.value = share;
+      bar.setAttribute("aria-label", text);
+      state.append(bar);
+    }
+  }
+
+  function say(text, wrong = false) {
+    state.replaceChildren(text);
+    state.classList.toggle("nbllm-error", wrong);
+  }
+
+  function control(key, value, help) {
+    const field = element("input", "");
+    field.value = value ?? "";
+    field.title = help ?? "";
+    const number = key !== "system";
+    if (number) { field.type = "number"; field.step = key === "max_tokens" ? 1 : 0.05; field.min = 0; }
+    field.addEventListener("change", () => ask("set", { name: key, value: number ? (field.value === "" ? null : Number(field.value)) : field.value }));
+    return element("label", "", key.replace("_", " "), field);
+  }
+
+  function head(told) {
+    name.textContent = told.conversation === "1" ? "Chat" : `Chat: ${told.conversation}`;
+    const { used, of } = told.context;
+    count.textContent = of ? `${(used ?? 0).toLocaleString()} of ${of.toLocaleString()} tokens` : "";
+    if (told.models) {
+      const all = told.models.includes(told.model) || !told.model ? told.models : [told.model, ...told.models];
+      models.replaceChildren(...all.map((each) => { const option = element("option", "", each); option.value = each; return option; }));
+    }
+    if (told.model) models.value = told.model;
+    settings.replaceChildren(...Object.entries(told.settings).map(([key, value]) => control(key, value, told.help?.[key])));
+  }
+
+  const heard = {
+    head,
+    all: (told) => {
+      head(told);
+      showAll(told.from ?? 0, told.messages);
+      if (told.pending) { begin(told.pending.question, false, false); grow(told.pending); }
+      log.classList.toggle("nbllm-empty", !shown.length && !pending);
+    },
+    begin: (told) => { begin(told.question, told.again, told.waiting); state.classList.remove("nbllm-error"); },
+    reply: grow,
+    error: (told) => { if (pending && !pending.text) drop(); busyNow(false, ""); say(told.text, true); },
+  };
+  const listen = (told) => keepBottom(() => heard[told.kind]?.(told));
+  model.on("msg:custom", listen);
+
+  // ---- what the user does
+  function submit() {
+    const text = input.value;
+    if (!text.trim()) return;
+    input.value = "";
+    begin(text, false, false); // Stop is there from this moment
+    log.scrollTop = log.scrollHeight;
+    ask("send", { text });
+  }
+  input.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      if (!busy) submit();
+    } else if (event.key === "ArrowUp" && !input.value && shown.length) {
+      event.preventDefault();
+      input.value = shown[shown.length - 2].text;
+    }
+  });
+  root.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && busy) ask("stop");
+    event.stopPropagation(); // these keys are not the notebook's
+  });
+  ask("hello");
+  return () => model.off("msg:custom", listen);
+}
+
+export default { render };

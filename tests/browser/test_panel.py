@@ -1,0 +1,196 @@
+"""The chat panel in a browser: what it shows of what it is told, what it asks, and that text stays text."""
+
+from pathlib import Path
+
+import pytest
+from browser.pages import ATTRIBUTES, ELEMENTS, Panel
+
+XSS = (Path(__file__).parents[1] / "data" / "xss.txt").read_text(encoding="utf-8").splitlines()
+MARKDOWN = """# Title
+
+Some *soft*, **strong** and ~~old~~ words, `code`, $x^2 \\leq \\alpha$, [a link](https://example.org/a_b) and https://example.org.
+
+- one
+- two
+  1. inner
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+> quoted
+
+```python
+def f(x):  # add
+    return x + "1"
+```
+
+$$\\frac{a}{b}$$"""
+
+
+@pytest.fixture
+def panel(browser):
+    shown = Panel(browser)
+    yield shown
+    assert not shown.faults and not shown.requests
+    shown.page.close()
+
+
+def test_enter_sends_and_stop_is_there_from_that_moment(panel):
+    assert panel.asked == [{"kind": "hello"}]
+    panel.show()
+    panel.page.fill(".nbllm-input", "one")
+    panel.page.press(".nbllm-input", "Shift+Enter")
+    panel.page.type(".nbllm-input", "two")
+    panel.page.press(".nbllm-input", "Enter")
+    assert panel.asked[1:] == [{"kind": "send", "text": "one\ntwo"}]
+    assert panel.text(".nbllm-user .nbllm-text") == "one\ntwo"
+    panel.click("Stop (Escape); what was written is kept")
+    panel.page.press(".nbllm-input", "Escape")
+    assert panel.asked[2:] == [{"kind": "stop"}] * 2
+    panel.grow(done=True)
+    panel.page.press(".nbllm-input", "Enter")  # nothing to send
+    assert len(panel.asked) == 4 and panel.text(".nbllm-send") == "Send"
+
+
+def test_a_reply_grows_and_only_what_changes_is_made_anew(panel):
+    panel.show()
+    panel.tell("begin", question="hi", again=False, waiting=True)
+    assert "waiting for what was asked before" in panel.text(".nbllm-state")
+    panel.grow(status="reading the prompt: 40%", share=0.4)
+    assert panel.text(".nbllm-state") == "reading the prompt" and panel.page.locator("progress").get_attribute("aria-label")
+    panel.grow("First.\n\nSec")
+    panel.page.evaluate("""() => { window.touched = 0; window.first = document.querySelector(".nbllm-model p");
+        new MutationObserver((all) => { for (const each of all) window.touched += each.addedNodes.length; })
+          .observe(document.querySelector(".nbllm-model .nbllm-text"), { childList: true }); }""")
+    for piece in ("ond", " and", " more.\n\nThird"):
+        panel.grow(piece)
+    panel.grow(footer="small · 3 written", done=True)
+    assert panel.text(".nbllm-model .nbllm-text").split() == "First. Second and more. Third".split()
+    assert panel.page.evaluate("window.first.isConnected") and panel.page.evaluate("window.touched") == 4
+    panel.tell("all", **{"from": 0, "messages": [{"role": "user", "text": "hi", "think": ""},
+               {"role": "assistant", "text": "First.\n\nSecond and more.\n\nThird", "think": ""}], "pending": None,
+               "conversation": "1", "model": "small", "context": {"used": 9, "of": 100}, "settings": {}})  # fmt: skip
+    assert panel.text(".nbllm-footer") == "small · 3 written" and panel.text(".nbllm-count") == "9 of 100 tokens"
+    assert panel.page.locator(".nbllm-message").count() == 2
+
+
+def test_markdown_becomes_elements(panel):
+    panel.show("q", MARKDOWN)
+    where = ".nbllm-model .nbllm-text"
+    for selector, text in {
+        "h3": "Title", "em": "soft", "strong": "strong", "del": "old", "p > code": "code", "ul > li >> nth=0": "one", "ol > li": "inner",
+        "th >> nth=1": "b", "td >> nth=0": "1", "blockquote": "quoted", "pre": 'def f(x):  # add\n    return x + "1"',
+        ".nbllm-keyword >> nth=0": "def", ".nbllm-comment": "# add", "p > .nbllm-math": "x^2 ≤α", ".nbllm-display": "(a)/(b)",
+    }.items():  # fmt: skip
+        assert panel.text(f"{where} {selector}") == text, selector
+    links = panel.page.eval_on_selector_all(f"{where} a", "all => all.map((a) => [a.textContent, a.href, a.rel])")
+    assert links == [["a link", "https://example.org/a_b", "noopener noreferrer"],
+                     ["https://example.org", "https://example.org/", "noopener noreferrer"]]  # fmt: skip
+
+
+def test_what_is_thought_is_folded_when_the_answer_begins(panel):
+    panel.show()
+    panel.tell("begin", question="hi", again=False)
+    panel.grow(think="Hm.")
+    assert panel.page.get_attribute(".nbllm-think", "open") is not None
+    panel.grow("Yes.")
+    assert panel.page.get_attribute(".nbllm-think", "open") is None
+    assert panel.page.text_content(".nbllm-thought") == "Hm."
+
+
+def test_buttons_ask_for_what_they_say(panel):
+    panel.show("one", "two", "three", "four", conversation="tales")
+    panel.click("Ask the last question again")
+    panel.click("Take back the last exchange")
+    panel.click("Start a new conversation; this one is kept")
+    panel.page.hover(".nbllm-user >> nth=1")
+    panel.click("Ask this in other words, in a copy of the conversation", ".nbllm-user >> nth=1")
+    panel.page.fill(".nbllm-user textarea", "3")
+    panel.click("Ask it so")
+    panel.page.click("summary:has-text('Settings')")
+    panel.page.fill(".nbllm-file", "talk.jsonl")
+    panel.click("Save the conversation in this file")
+    panel.page.fill(".nbllm-settings input", "0")
+    panel.page.press(".nbllm-settings input", "Tab")
+    assert panel.asked[1:] == [
+        {"kind": "rerun"}, {"kind": "undo"}, {"kind": "clear"}, {"kind": "edit", "number": 1, "text": "3"},
+        {"kind": "save", "path": "talk.jsonl"}, {"kind": "set", "name": "temperature", "value": 0},
+    ]  # fmt: skip
+    assert panel.text(".nbllm-name") == "Chat: tales"
+
+
+def test_code_goes_into_a_new_cell_and_is_copied(panel):
+    panel.page.evaluate("navigator.clipboard ??= {}; window.copied = []; Object.defineProperty(navigator, 'clipboard', "
+                        "{ value: { writeText: async (text) => window.copied.push(text) } })")  # fmt: skip
+    panel.show("q", "```python\nx = 1\n```")
+    panel.click("Put this code into a new cell below")
+    assert panel.page.evaluate("window.cells") == [[0, {"cell_type": "code", "source": "x = 1", "metadata": {}}]]
+    panel.click("Copy this code")
+    assert panel.page.evaluate("window.copied") == ["x = 1"]
+
+
+def test_it_follows_what_is_written_only_from_the_bottom(panel):
+    panel.show("q", "\n\n".join(f"line {n}" for n in range(200)))
+    panel.page.evaluate("document.querySelector('.nbllm-log').scrollTop = 0")
+    panel.tell("begin", question="more", again=False)
+    panel.grow("a\n\nb")
+    assert panel.page.evaluate("document.querySelector('.nbllm-log').scrollTop") == 0
+    panel.page.click("button:has-text('Latest')")
+    panel.grow("\n\n" + "\n\n".join("c" * 9))
+    assert panel.page.evaluate("(() => { const log = document.querySelector('.nbllm-log');"
+                               " return log.scrollHeight - log.scrollTop - log.clientHeight; })()") < 2  # fmt: skip
+
+
+def test_an_error_is_told_and_the_question_can_be_asked_again(panel):
+    panel.show()
+    panel.page.fill(".nbllm-input", "hi")
+    panel.page.press(".nbllm-input", "Enter")
+    panel.tell("error", text="the context is full")
+    assert panel.text(".nbllm-error") == "the context is full" and panel.text(".nbllm-send") == "Send"
+
+
+def test_hostile_text_is_text(panel):
+    tricks = [*XSS, *(f"[x]({line})" for line in XSS), *(f"![{line}]({line})" for line in XSS[:20]), "[a](javascript:alert(1))",
+              "[a](data:text/html,<script>alert(1)</script>)", "![x](https://example.org/spy.png)", "<https://example.org/<img>",
+              "```<img src=x onerror=alert(1)>\n</code><script>alert(1)</script>\n```", "| <b> |\n|---|\n| <script>alert(1)</script> |",
+              "{{7*7}} ${7*7} {% x %}", "\x1b[31mred\x1b]0;title\x07", "\u202egnp.exe", "e\u0301\u0302" * 50, "👩‍👩‍👧‍👦", "x" * 1_000_000,
+              "*" * 5000, "`" * 5001, "[" * 5000, "> " * 500 + "deep", "- " * 300, "**a " * 2000]  # fmt: skip
+    for at in range(0, len(tricks), 40):
+        some = tricks[at : at + 40]
+        panel.show(*(text for trick in some for text in (trick, trick)))
+        panel.tell("begin", question="again", again=False)
+        for trick in some[:10]:
+            panel.grow("\n\n" + trick[: len(trick) // 2], think=trick)
+            panel.grow(trick[len(trick) // 2 :])
+        for tag, attributes in panel.made():
+            assert tag in ELEMENTS and set(attributes) <= ATTRIBUTES, (tag, attributes)
+        hrefs = panel.page.eval_on_selector_all(".nbllm-log a", "all => all.map((a) => a.protocol)")
+        assert set(hrefs) <= {"http:", "https:", "mailto:"}
+        assert panel.page.locator(".nbllm-user .nbllm-text").all_text_contents()[: len(some)] == some
+    panel.show("q", "👩‍👩‍👧‍👦 e\u0301 שלום")
+    panel.grow("👩"[:1])
+    assert panel.page.text_content(".nbllm-model .nbllm-text") == "👩‍👩‍👧‍👦 e\u0301 שלום"
+
+
+def test_a_long_conversation_costs_a_reply_nothing(panel):
+    panel.show(*(MARKDOWN for _ in range(100)))  # some 10,000 tokens
+    panel.tell("begin", question="more", again=False)
+    panel.page.evaluate("""() => { window.touched = 0;
+        new MutationObserver((all) => { for (const each of all) window.touched += each.addedNodes.length; })
+          .observe(document.querySelector(".nbllm-log"), { childList: true, subtree: true }); }""")
+    for _ in range(100):
+        panel.grow("word ")
+    assert panel.page.evaluate("window.touched") <= 101
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_is_readable_in_both_themes(browser, theme):
+    panel = Panel(browser, theme)
+    panel.show("question", "answer")
+    colours = panel.page.evaluate("""() => ["color", "backgroundColor"].map((name) => {
+        const [r, g, b] = getComputedStyle(document.querySelector(".nbllm-panel"))[name].match(/\\d+/g).map(Number);
+        return 0.299 * r + 0.587 * g + 0.114 * b; })""")
+    assert (colours[0] < 80 and colours[1] > 200) if theme == "light" else (colours[0] > 200 and colours[1] < 80)
+    assert not panel.page.locator("button:not([aria-label]), input:not([title]):not([aria-label])").count()
+    panel.page.close()

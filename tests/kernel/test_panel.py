@@ -1,0 +1,100 @@
+"""The panel in a real Jupyter kernel: it shares the conversation, is told pieces, and leaves a transcript in the notebook."""
+
+import json
+
+import pytest
+
+SESSION = "__import__('nbllm.jupyter.session').jupyter.session.running()"
+
+
+@pytest.fixture
+def panel(kernel):
+    kernel.run("%config NbLLM.max_tokens = 40\n%config NbLLM.temperature = 0.7\n%config NbLLM.system = None\n%chat new")
+    cell = kernel.run("import nbllm\nshown = nbllm.panel()\nshown")
+    assert cell.reply["status"] == "ok", cell.reply
+    kernel.shown = cell
+    return kernel
+
+
+def told(cell):
+    """What the browser was told during a cell."""
+    contents = [content["data"].get("content", {}) for content in cell.of("comm_msg") if content["data"].get("method") == "custom"]
+    return [content for content in contents if "kind" in content]
+
+
+def ask(kernel, **content):
+    """As the browser asks."""
+    data = {"method": "custom", "content": content}
+    message = kernel.client.session.msg("comm_msg", {"comm_id": kernel.value("shown.widget.comm.comm_id"), "data": data})
+    kernel.client.shell_channel.send(message)
+    cell = kernel.follow(message["header"]["msg_id"])
+    kernel.ignored.add(cell.id)  # what comes of it may come later
+    return cell.until(lambda cell: cell.of("status") and cell.of("status")[-1]["execution_state"] == "idle")
+
+
+def test_it_shows_a_widget_and_leaves_a_transcript(panel):
+    widget, transcript = panel.shown.of("display_data")
+    assert "application/vnd.jupyter.widget-view+json" in widget["data"]
+    assert transcript["data"]["text/plain"] == "Nothing was said yet." and "text/html" not in transcript["data"]
+    cell = panel.run("shown.send('My *name* is Aurora.').wait()\nshown.serialize()")
+    assert panel.value("shown.serialize()[0]") == {"role": "user", "content": "My *name* is Aurora."}
+    last = cell.of("update_display_data")[-1]
+    assert last["transient"]["display_id"] == transcript["transient"]["display_id"]
+    assert last["data"]["text/plain"].startswith("user: My *name* is Aurora.\n\nassistant: ")
+    assert last["data"]["text/markdown"].startswith("<details>\n<summary>Transcript</summary>\n\n**You**\n\nMy *name*")
+
+
+def test_it_and_cells_share_one_conversation(panel):
+    cell = panel.run("%%chat --max-tokens 3\nhello")
+    (told_all,) = [content for content in told(cell) if content["kind"] == "all"]
+    assert [message["text"] for message in told_all["messages"]] == ["hello", cell.outputs[0]["data"]["text/plain"]]
+    panel.run("handle = shown.send('And?')\nhandle.wait()")
+    assert panel.value(f"[m['content'] for m in {SESSION}.shelf.current.messages][::2]") == ["hello", "And?"]
+    panel.run("shown.undo().wait(); shown.rerun().wait()")
+    assert panel.value(f"[m['content'] for m in {SESSION}.shelf.current.messages][::2]") == ["hello"]
+    before = panel.value(f"len({SESSION}.shelf.conversations)")
+    panel.run("shown.edit(0, 'bye').wait()")
+    assert panel.value("[m['content'] for m in shown.serialize()][::2]") == ["bye"]
+    assert panel.value(f"len({SESSION}.shelf.conversations)") == before + 1
+    panel.run("''.join(shown.stream('More')) == shown.serialize()[-1]['content'] or 1/0")
+    panel.run("shown.clear().wait()")
+    assert panel.value("shown.serialize()") == []
+
+
+def test_the_browser_is_told_pieces_and_few_of_them(panel):
+    panel.run("%config NbLLM.max_tokens = 400\n%config NbLLM.temperature = 1")
+    cell = panel.run("handle = shown.send('Tell me a very long story about the sea and all its fish.')\nstats = handle.wait()[-1].stats")
+    pieces = [content for content in told(cell) if content["kind"] == "reply"]
+    text = "".join(content.get("text", "") for content in pieces)
+    assert text == panel.value("shown.serialize()[-1]['content']")
+    written = panel.value("stats.generated_tokens")
+    assert written > 100
+    parts = ("header", "parent_header", "metadata", "content")
+    size = sum(len(json.dumps(message[part], default=str)) for message in cell.messages for part in parts)
+    print(f"{len(pieces)} updates, {size} bytes for {written} tokens")
+    assert size < 60_000
+    assert pieces[-1]["done"] and pieces[-1]["footer"].startswith("smollm2-135m · ")
+
+
+def test_what_the_browser_asks_is_done_and_a_mistake_is_told_there(panel):
+    ask(panel, kind="hello")
+    (error,) = told(ask(panel, kind="set", name="temperature", value=-1))
+    assert error["kind"] == "error" and "temperature" in error["text"]
+    assert panel.value(f"{SESSION}.config.temperature") == 0.7
+    ask(panel, kind="set", name="max_tokens", value=3)
+    ask(panel, kind="set", name="system", value="Be brief.")
+    ask(panel, kind="send", text="hello")
+    panel.run("import time\nwhile len(shown.serialize()) < 3: time.sleep(0.01)")
+    assert panel.value("[m['role'] for m in shown.serialize()]") == ["system", "user", "assistant"]
+    (error,) = told(ask(panel, kind="send", text=" "))
+    assert error["kind"] == "error" and "empty" in error["text"]
+
+
+def test_stop_ends_a_reply_and_keeps_it(panel):
+    panel.run("%config NbLLM.max_tokens = 2000")
+    panel.run("handle = shown.send('Count to one thousand in words.')\nwhile len(handle.events) < 12: pass")
+    ask(panel, kind="stop")
+    panel.run("reason = handle.wait()[-1].finish_reason")
+    assert panel.value("reason") == "stopped" and panel.value("len(shown.serialize())") == 2
+    panel.run("%config NbLLM.max_tokens = 5\nshown.send('Again.').wait()")
+    assert panel.value("len(shown.serialize())") == 4
