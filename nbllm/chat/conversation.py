@@ -13,9 +13,11 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from nbllm.chat import grammar
 from nbllm.chat.prompt import PromptEncoder
 from nbllm.chat.reply import Reply, ReplyStream
 from nbllm.chat.saved import load, save
+from nbllm.chat.schema import Schema
 from nbllm.chat.transcript import OVERFLOW, Transcript
 from nbllm.errors import ContextFullError, OptionError
 from nbllm.model import Model
@@ -137,7 +139,14 @@ class Chat:
         return self.last
 
     def stream(
-        self, message: str, stop_flag: StopFlag | None = None, constraint=None, alternatives: int = 0, **sampling
+        self,
+        message: str,
+        stop_flag: StopFlag | None = None,
+        constraint=None,
+        alternatives: int = 0,
+        schema=None,
+        json: bool = False,
+        **sampling,
     ) -> Iterator:
         """Send a message and follow the reply.
 
@@ -153,6 +162,12 @@ class Chat:
             What may be written, as in `runtime.generation.Generation`.
         alternatives : int
             With how many of the likeliest others each token of the reply is told, and all their probabilities.
+        schema : optional
+            What the reply is: a JSON schema, a class, a list of one; all that `chat.schema.Schema` takes. Whatever is not
+            cut then fits it, and `reply.value` is what it says; the message tells the model of it. `repeat_penalty`,
+            which would make JSON's own signs less likely, is 1 unless it is given.
+        json : bool
+            Whether the reply is JSON of any kind, an object or a list.
         **sampling
             Fields of `Sampling` that differ in this turn.
 
@@ -164,14 +179,17 @@ class Chat:
         Raises
         ------
         OptionError
-            An option is unknown or out of range, or the template refuses the conversation.
+            An option is unknown or out of range, or the template refuses the conversation; or the schema cannot be used.
         ContextFullError
             The message alone does not fit in the context.
         """
-        options = self.sampling.updated(**sampling)
+        schema = wanted(schema, json)
+        options = self.sampling.updated(**({"repeat_penalty": 1.0} if schema else {}) | sampling)
         if options.seed is None:
             options = options.updated(seed=secrets.randbits(32))
-        return self._turn(message, options, stop_flag, constraint, alternatives)
+        if schema:
+            message = schema.ask(message)
+        return self._turn(message, options, stop_flag, constraint, alternatives, schema)
 
     def stream_again(self, stop_flag: StopFlag | None = None, **options) -> Iterator:
         """As `stream`, with the last question: the reply takes the place of the last one, as soon as it has any text.
@@ -189,7 +207,7 @@ class Chat:
             if self.messages is without:
                 self.messages = before
 
-    def _turn(self, message, options, stop_flag, constraint, alternatives):
+    def _turn(self, message, options, stop_flag, constraint, alternatives, schema):
         if self.overflow not in OVERFLOW:
             raise OptionError(f"overflow={self.overflow!r} is unknown; there are {', '.join(OVERFLOW)}")
         yield from self._notices()
@@ -209,7 +227,9 @@ class Chat:
                              f"{'exchange was' if dropped == 1 else 'exchanges were'} dropped.")
             messages = kept
         self.sent = ids
-        coming = ReplyStream(text, self.model.tokenizer.space_prefix, options.seed)
+        if schema:
+            constraint = grammar.constraint(schema, self.model.tokenizer, text)
+        coming = ReplyStream(text, self.model.tokenizer.space_prefix, options.seed, schema)
         options = options.updated(stop=options.stop + self._prompts.stop)
         try:
             for event in self.model.generate(ids, stop_flag, constraint, alternatives, **asdict(options)):
@@ -274,3 +294,14 @@ class Chat:
                 "shorten it, or load the model with a larger context"
             )
         return messages, text, ids
+
+
+def wanted(schema, json=False) -> Schema | None:
+    """What a reply is to fit, if anything; raises OptionError if it cannot be used, NbLLMError if llguidance is missing."""
+    if json and schema is not None:
+        raise OptionError("json and schema are both given; a schema is of JSON already")
+    if schema is None and not json:
+        return None
+    made = schema if isinstance(schema, Schema) else Schema("json" if json else schema)
+    grammar.check(made)
+    return made

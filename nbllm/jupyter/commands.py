@@ -15,6 +15,7 @@ from nbllm.jupyter.config import settings
 from nbllm.jupyter.failures import failures
 
 CELL = {"question": "%%chat --raw\n", "code": ""}  # how a cell begins that asks, or that is Python
+ALTERNATIVES = 5  # likely tokens that are told with each of a reply that is kept
 FIRST = 60  # characters of a conversation's first question in the list
 
 HELP = f"""Ask the model what the cell says; the reply streams into the cell's output.
@@ -43,6 +44,11 @@ def answer(shell, job, given, filled=None):
         if not code:
             raise NbLLMError("the reply has no block of Python to put into the next cell; ask for one")
         next_cell(shell, "code", code)
+
+
+def likely(given) -> int:
+    """How many likely tokens are told beside each: only of a reply that is kept."""
+    return ALTERNATIVES if given.out is not None else 0
 
 
 def next_cell(shell, kind, text):
@@ -78,9 +84,13 @@ def _edit(shell, argument):
 def _retry(shell, argument):
     from nbllm.jupyter.session import session
 
+    from nbllm.jupyter.schemas import schema
+
     given, options = parse(argument, "%chat retry")
+    fits = schema(shell, given)
     current = session(settings(shell))
-    answer(shell, current.ask_again(current.sampling(**options)), given)
+    sampling = current.sampling(**({"repeat_penalty": 1.0} if fits else {}) | options)
+    answer(shell, current.ask_again(sampling, fits, likely(given)), given)
 
 
 def _fix(shell, argument):

@@ -13,10 +13,12 @@ from IPython.display import display
 from nbllm import __version__
 from nbllm.catalogue import Pulling
 from nbllm.catalogue.progress import amount
+from nbllm.chat.code import fenced
 from nbllm.chat.conversation import Notice
 from nbllm.chat.map import Mapped
 from nbllm.chat.reply import Reply
 from nbllm.chat.thinking import Thought, dimmed
+from nbllm.chat.tokens import Tokens
 from nbllm.jupyter.markdown import escaped, markdown
 from nbllm.jupyter.session import Answering, Loading
 from nbllm.text import Text
@@ -81,8 +83,8 @@ class Output:
         """The reply as an object; None before the end."""
         if self.stats is None:
             return None
-        seed, tokens = self._asked.sampling.seed, tuple(self._tokens)
-        return Reply(self.text, self.stats, self.finish_reason, seed, self.think.strip(), tokens)
+        seed, tokens, schema = self._asked.sampling.seed, Tokens(self._tokens), self._asked.schema
+        return Reply(self.text, self.stats, self.finish_reason, seed, self.think.strip(), tokens, schema)
 
     def footer(self) -> str:
         """Model, counts, speed, seed, and why the reply was cut if it was; empty before the end."""
@@ -195,7 +197,8 @@ class NotebookOutput(Output):
         plain = "\n\n".join(part for part in (*above, _quoted(thought), self.text) if part)
         quiet = [f"*{escaped(line)}*" for line in above]
         footer = f"*{escaped(self.footer())}*" if self.footer() else ""
-        body = [*quiet, _quoted(markdown(thought)), markdown(self.text), footer]
+        text = fenced(self.text, "json") if self.text and self._asked.schema else markdown(self.text)
+        body = [*quiet, _quoted(markdown(thought)), text, footer]
         data = {"text/plain": plain, "text/markdown": "\n\n".join(part for part in body if part)}
         if data == self._sent:
             return

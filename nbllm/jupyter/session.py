@@ -12,6 +12,7 @@ from nbllm.catalogue import find, known, pullable, pulling
 from nbllm.catalogue.places import fingerprint
 from nbllm.chat.conversation import Chat, Notice
 from nbllm.chat.map import Map
+from nbllm.chat.schema import Schema
 from nbllm.chat.shelf import Shelf
 from nbllm.chat.worker import Worker
 from nbllm.errors import ModelNotFoundError, Stopped
@@ -35,6 +36,7 @@ class Answering:
     fingerprint: str
     context: int
     sampling: Sampling
+    schema: Schema | None = None  # that the reply fits
 
 
 class Session:
@@ -70,27 +72,29 @@ class Session:
         if self._running is not None:
             self._running.stop()
 
-    def ask(self, prompt: str, sampling: Sampling, system: str | None = None, new=False):
+    def ask(self, prompt: str, sampling: Sampling, system: str | None = None, new=False, schema=None, alternatives=0):
         """The job that asks: loads the model if need be, then yields what the conversation yields.
 
-        system : replaces the conversation's system prompt; new : starts a new conversation first.
+        system : replaces the conversation's system prompt; new : starts a new conversation first; schema, alternatives : as
+        of `Chat.stream`.
         """
 
         def job(stop):
             yield from self._ready(stop)
-            yield self._answering(sampling, stop, system, new)
-            yield from self.chat.stream(prompt, stop_flag=stop, **asdict(sampling))
+            yield self._answering(sampling, stop, system, new, schema)
+            how = {"schema": schema, "alternatives": alternatives} | asdict(sampling)
+            yield from self.chat.stream(prompt, stop_flag=stop, **how)
 
         return job
 
-    def ask_again(self, sampling: Sampling):
+    def ask_again(self, sampling: Sampling, schema=None, alternatives=0):
         """The job that asks the last question again; the reply takes the place of the last one."""
 
         def job(stop):
             self.shelf.current.question()  # a mistake is told before the model is loaded
             yield from self._ready(stop)
-            yield self._answering(sampling, stop)
-            yield from self.chat.stream_again(stop, **asdict(sampling))
+            yield self._answering(sampling, stop, schema=schema)
+            yield from self.chat.stream_again(stop, schema=schema, alternatives=alternatives, **asdict(sampling))
 
         return job
 
@@ -152,7 +156,7 @@ class Session:
             self.model.close()
         self.model = self.chat = None
 
-    def _answering(self, sampling, stop, system=None, new=False):
+    def _answering(self, sampling, stop, system=None, new=False, schema=None):
         """Make the conversation ready for a question; the model is loaded."""
         if stop.is_set():
             raise Stopped("Stopped before the question was asked; the model is loaded.")
@@ -164,7 +168,7 @@ class Session:
         elif transcript.system is None and not transcript.messages:
             transcript.system = self.config.system
         self.chat.transcript, self.chat.overflow = transcript, self.config.overflow
-        return Answering(self.model.name, self._fingerprint, self.model.context, sampling)
+        return Answering(self.model.name, self._fingerprint, self.model.context, sampling, schema)
 
     def _ready(self, stop):
         wanted = (self.config.model, self.config.context, self.config.threads, self.config.cache_bits)

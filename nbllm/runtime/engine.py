@@ -17,12 +17,11 @@ from ..formats.blocks import BLOCK_TYPES, dequantize
 from . import ops
 from .cache import Cache, Sequence
 from .events import StopFlag
-from .generation import MAX_TOKENS, Generation
+from .generation import MAX_OUTPUTS, MAX_TOKENS, Generation
 from .packed import rows
 from .program import PAGE, PEAK, SPLIT_TOKENS, Program
 from .weights import load_weights
 
-MAX_OUTPUTS = 32  # tokens of a step whose logits are kept
 DEFAULT_CONTEXT = 8192  # unless the model's own is smaller
 
 
