@@ -10,19 +10,24 @@ Knows nothing of threads, cells or how a reply is shown.
 """
 
 import secrets
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from nbllm.chat import grammar
+from nbllm.catalogue.progress import ProgressLine
+from nbllm.chat import grammar, kept
 from nbllm.chat.prompt import PromptEncoder
 from nbllm.chat.reply import Reply, ReplyStream
 from nbllm.chat.saved import load, save
 from nbllm.chat.schema import Schema
 from nbllm.chat.transcript import OVERFLOW, Transcript
-from nbllm.errors import ContextFullError, OptionError
+from nbllm.errors import ContextFullError, ConversationFileError, OptionError
 from nbllm.model import Model
 from nbllm.runtime.events import StopFlag
 from nbllm.runtime.options import Sampling
+
+PATIENCE = 0.5  # seconds without a word, before progress is shown
 
 
 @dataclass(frozen=True)
@@ -118,14 +123,51 @@ class Chat:
 
         return Map(prompts, template=template, chat=self, **sampling).run(progress, engine)
 
-    def save(self, path):
-        """Write the conversation to a file, as JSON lines; raises ConversationFileError."""
+    def save(self, path, cache: bool = False):
+        """Write the conversation to a file, as JSON lines; raises ConversationFileError.
+
+        cache : whether what the model has read is kept beside it, so that it need not be read again when it is loaded.
+        """
         save(self.transcript, path)
+        if cache:
+            self._show(self.keep(path, StopFlag()), "saving what was read of {name}, {total}")
 
     def load(self, path):
-        """Go on with a conversation that was saved; raises ConversationFileError."""
+        """Go on with a conversation that was saved, with its cache if one was kept; raises ConversationFileError."""
         self.transcript = load(path)
         self._forget()
+        self._show(self.recall(path, StopFlag()), "loading what was read of {name}, {total}")
+
+    def keep(self, path, stop: StopFlag):
+        """Write the cache of the conversation that is saved at `path`; a generator, which yields Copying.
+
+        Raises
+        ------
+        ConversationFileError
+            There is none, or it cannot be written.
+        """
+        if not self._reads:
+            raise ConversationFileError("there is no cache to save: the model has read nothing of this conversation; ask first")
+        yield from kept.write(kept.beside(path), self.model, *self._reads[-1], stop)
+
+    def recall(self, path, stop: StopFlag):
+        """Read the cache of the conversation that was saved at `path`, if there is one; a generator, which yields Copying,
+        and Notice if it cannot be used: the conversation is then read again."""
+        if not kept.beside(path).exists():
+            return
+        try:
+            self._reads = [(yield from kept.read(kept.beside(path), self.model, stop))]
+        except kept.Unfit as why:
+            yield Notice(f"The conversation will be read again; its cache is not used: {why}.")
+
+    def _show(self, steps, line):
+        with ProgressLine(self.model.name, line=line) as progress:
+            begun = time.monotonic()
+            for event in steps:
+                if isinstance(event, Notice):
+                    print(f"nbllm: {event.text}", file=sys.stderr)
+                elif time.monotonic() - begun > PATIENCE:
+                    progress(event.done, event.total)
 
     def _forget(self):
         self.last = None

@@ -108,6 +108,11 @@ class Engine:
         return Engine(None, self.context, self.threads, self.weights, self.cache.bits, room)
 
     @property
+    def sequence(self) -> Sequence:
+        """Of the last run, in the cache."""
+        return self._sequence
+
+    @property
     def tokens(self):
         return self._sequence.tokens
 
