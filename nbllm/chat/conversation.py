@@ -21,10 +21,11 @@ from nbllm.chat.prompt import PromptEncoder
 from nbllm.chat.reply import Reply, ReplyStream
 from nbllm.chat.saved import load, save
 from nbllm.chat.schema import Schema
-from nbllm.chat.transcript import OVERFLOW, Transcript
+from nbllm.chat.transcript import OVERFLOW, Answer, Transcript
 from nbllm.errors import ContextFullError, ConversationFileError, OptionError
 from nbllm.model import Model
 from nbllm.runtime.events import StopFlag
+from nbllm.runtime.generation import common_prefix
 from nbllm.runtime.options import Sampling
 
 PATIENCE = 0.5  # seconds without a word, before progress is shown
@@ -146,9 +147,11 @@ class Chat:
         ConversationFileError
             There is none, or it cannot be written.
         """
-        if not self._reads:
+        text, ids = self._prompt([*self.messages, {"role": "user", "content": "x"}])  # what a next turn would begin with
+        if not common_prefix(self.model.engine.tokens, ids):
             raise ConversationFileError("there is no cache to save: the model has read nothing of this conversation; ask first")
-        yield from kept.write(kept.beside(path), self.model, *self._reads[-1], stop)
+        read = next((read for read in reversed(self._reads) if text.startswith(read[0])), ("", ids))
+        yield from kept.write(kept.beside(path), self.model, *read, stop)
 
     def recall(self, path, stop: StopFlag):
         """Read the cache of the conversation that was saved at `path`, if there is one; a generator, which yields Copying,
@@ -156,7 +159,8 @@ class Chat:
         if not kept.beside(path).exists():
             return
         try:
-            self._reads = [(yield from kept.read(kept.beside(path), self.model, stop))]
+            read = yield from kept.read(kept.beside(path), self.model, stop)
+            self._reads = [read] if read[0] else []
         except kept.Unfit as why:
             yield Notice(f"The conversation will be read again; its cache is not used: {why}.")
 
@@ -280,9 +284,11 @@ class Chat:
             self.last = reply = coming.reply()
             self._keep(text, ids, coming.written, [token.id for token in coming.tokens])
             if reply.text or reply.think:
-                self.messages = [*messages, {"role": "assistant", "content": reply.text}]
+                answer = Answer(role="assistant", content=reply.text)
+                answer.stats = reply.stats
                 if reply.think:
-                    self.messages[-1]["reasoning_content"] = reply.think
+                    answer["reasoning_content"] = reply.think
+                self.messages = [*messages, answer]
 
     def _keep(self, text, ids, written, generated):
         """Remember what the cache holds: the prompt, and what was written after it."""

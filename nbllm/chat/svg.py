@@ -24,7 +24,7 @@ class Drawing:
         """A box; x, y, width in characters and height in rows."""
         self._reach(x + width, y + height)
         self._parts.append(f'<rect x="{_x(x)}" y="{_y(y)}" width="{width * CHARACTER:.1f}" '
-                           f'height="{height * ROW - 2:.1f}" rx="3" fill="{colour}"/>')  # fmt: skip
+                           f'height="{max(1.0, height * ROW - 2):.1f}" rx="3" fill="{colour}"/>')  # fmt: skip
 
     def text(self, x, y, text, small=False, end=False):
         """Text whose foot is at row y, from x on, or up to it."""

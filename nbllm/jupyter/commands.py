@@ -56,8 +56,8 @@ def next_cell(shell, kind, text):
     shell.set_next_input(getattr(getattr(shell, "kernel", None), "cell_begins", CELL)[kind] + text)
 
 
-def _change(how):
-    """The command that changes the shelf; `how` is given it and the argument."""
+def _job(make):
+    """The command that runs a job of the session's, which `make` is given with the argument."""
 
     def command(shell, argument):
         from nbllm.jupyter.cell import run
@@ -65,9 +65,38 @@ def _change(how):
         from nbllm.jupyter.session import session
 
         current = session(settings(shell))
-        run(current, current.change(lambda shelf: how(shelf, argument)), output(shell))
+        run(current, make(current, argument), output(shell))
 
     return command
+
+
+def _change(how):
+    """The command that changes the shelf; `how` is given it and the argument."""
+    return _job(lambda current, argument: current.change(lambda shelf: how(shelf, argument)))
+
+
+def _saving(current, argument):
+    path = argument.removesuffix("--cache").rstrip()
+    return current.save(_file(path), path != argument)
+
+
+_save = _job(_saving)
+_load = _job(lambda current, argument: current.load(_file(argument)))
+
+
+def _stats(shell, argument):
+    from nbllm.catalogue.listing import Table
+    from nbllm.chat.stats import HEAD, NUMBERS, plot, rows
+    from nbllm.jupyter.session import session
+
+    transcript = session(settings(shell)).shelf.current
+    if not transcript.messages:
+        print("nothing was asked yet; ask with %%chat")
+        return
+    image = plot(transcript)
+    if image and hasattr(shell, "kernel"):
+        display({"image/svg+xml": image, "text/plain": "speed of the turns"}, raw=True)
+    _show(shell, [Table("Turns", HEAD, rows(transcript))], NUMBERS)
 
 
 def _edit(shell, argument):
@@ -222,10 +251,11 @@ COMMANDS = {
     "retry": Command(_retry, "retry [OPTIONS]", "ask the last question again, in place of its reply"),
     "edit": Command(_edit, "edit [N]", "put the Nth question from the end into the next cell, to ask it in a copy"),
     "fix": Command(_fix, "fix [OPTIONS]", "explain the last error of a cell, and put a mended one below"),
-    "save": Command(_change(lambda shelf, path: shelf.save(_file(path))), "save FILE", "save the conversation"),
-    "load": Command(_change(lambda shelf, path: shelf.load(_file(path))), "load FILE", "go on with a saved conversation"),
+    "save": Command(_save, "save FILE [--cache]", "save the conversation; with its cache, it need not be read again"),
+    "load": Command(_load, "load FILE", "go on with a saved conversation"),
     "export": Command(_change(lambda shelf, path: shelf.export(_file(path))), "export FILE",
                       "write the conversation as Markdown"),
+    "stats": Command(_stats, "stats", "how fast the turns of the conversation were, and what they reused"),
     "info": Command(_info, "info", "the model, the threads, the processor and the kernels chosen for it"),
     "prompt": Command(_prompt, "prompt", "the exact text and token ids that the model got last"),
     "model": Command(_model, "model [NAME_OR_PATH]", "change the model, fetching it if need be; or name it"),

@@ -15,6 +15,7 @@ from nbllm.catalogue import Pulling
 from nbllm.catalogue.progress import amount
 from nbllm.chat.code import fenced
 from nbllm.chat.conversation import Notice
+from nbllm.chat.kept import Copying
 from nbllm.chat.map import Mapped
 from nbllm.chat.reply import Reply
 from nbllm.chat.thinking import Thought, dimmed
@@ -143,6 +144,10 @@ class Output:
         new, self.doing, self._share = self._share is None, "laying out weights", event.done / event.total
         return not new
 
+    def _copying(self, event):
+        new, self.doing, self._share = self._share is None, event.doing, event.done / event.total
+        return not new
+
     def _answering(self, event):
         self.doing, self._share, self._asked = "reading the prompt", None, event
 
@@ -180,7 +185,7 @@ class Output:
         self._painted = float("inf")  # `finish` follows, and paints the end at once
         return True
 
-    _TAKE = {Pulling: _pulling, Loading: _loading, Packing: _packing, Answering: _answering,
+    _TAKE = {Pulling: _pulling, Loading: _loading, Packing: _packing, Copying: _copying, Answering: _answering,
              Mapped: _mapped, Prefill: _prefill, Thought: _thought, Text: _text, Notice: _notice, Done: _done}
 
 

@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass
 from nbllm.catalogue import find, known, pullable, pulling
 from nbllm.catalogue.places import fingerprint
 from nbllm.chat.conversation import Chat, Notice
+from nbllm.chat.kept import beside
 from nbllm.chat.map import Map
 from nbllm.chat.schema import Schema
 from nbllm.chat.shelf import Shelf
 from nbllm.chat.worker import Worker
-from nbllm.errors import ModelNotFoundError, Stopped
+from nbllm.errors import ConversationFileError, ModelNotFoundError, Stopped
 from nbllm.jupyter.config import NbLLM
 from nbllm.model import loading
 from nbllm.runtime.options import Sampling
@@ -144,6 +145,34 @@ class Session:
             told = how(self.shelf)
             if self.chat is not None:
                 self.chat.transcript = self.shelf.current
+            yield Notice(told)
+
+        return job
+
+    def save(self, path: str, cache: bool):
+        """The job that saves the conversation, and what the model has read of it if `cache` says so."""
+
+        def job(stop):
+            told = self.shelf.save(path)
+            if cache:
+                if self.chat is None:
+                    raise ConversationFileError("there is no cache to save: no model is loaded; the conversation is saved")
+                self.chat.transcript = self.shelf.current
+                yield from self.chat.keep(path, stop)
+            yield Notice(f"{told[:-1]}, with its cache." if cache else told)
+
+        return job
+
+    def load(self, path: str):
+        """The job that goes on with a saved conversation; if its cache was kept, the model is loaded, to take it."""
+
+        def job(stop):
+            told = self.shelf.load(path)
+            if beside(path).exists():
+                yield from self._ready(stop)
+            if self.chat is not None:
+                self.chat.transcript = self.shelf.current
+                yield from self.chat.recall(path, stop)
             yield Notice(told)
 
         return job
