@@ -19,10 +19,16 @@ class Tokens(tuple):
     """Tokens as they were generated. Those whose probabilities were asked for have `text`, `probability` and
     `alternatives`, each of these with `id`, `text` and `probability`."""
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        if not self or any(token.probability is None for token in self):
-            return {"text/plain": repr(self)}
-        return {"text/plain": self.table(), "image/svg+xml": self.svg()}
+    @property
+    def told(self) -> bool:
+        """Whether the probabilities are there."""
+        return bool(self) and all(token.probability is not None for token in self)
+
+    def _repr_svg_(self):
+        return self.svg() if self.told else None
+
+    def _repr_pretty_(self, printer, cycle):
+        printer.text(self.table() if self.told else repr(self))
 
     def table(self) -> str:
         """A line for each token: its text, its probability, and the likeliest others with theirs."""
