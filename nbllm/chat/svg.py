@@ -4,7 +4,7 @@ import unicodedata
 from xml.sax.saxutils import escape
 
 CHARACTER, ROW, SIZE, SMALL = 8.0, 16.0, 13, 9.75  # px: of a character's width, a line, and the letters
-PAPER, INK, FAINT = "#ffffff", "#1f2328", "#59636e"  # an own background, so that it reads on dark pages, too
+PAPER, INK, FAINT = "#ffffff", "#1f2328", "#424a53"  # an own background, so that it reads on dark pages, too
 EDGE = 8.0  # px
 
 
