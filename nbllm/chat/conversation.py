@@ -147,16 +147,17 @@ class Chat:
         ConversationFileError
             There is none, or it cannot be written.
         """
-        text, ids = self._prompt([*self.messages, {"role": "user", "content": "x"}])  # what a next turn would begin with
+        text, ids = self._prompt([*self.messages, {"role": "user", "content": "x"}])  # as a next turn would begin
         if not common_prefix(self.model.engine.tokens, ids):
-            raise ConversationFileError("there is no cache to save: the model has read nothing of this conversation; ask first")
+            raise ConversationFileError("there is no cache to save: the model has read nothing of this conversation; ask "
+                                        "first, or save without it")  # fmt: skip
         read = next((read for read in reversed(self._reads) if text.startswith(read[0])), ("", ids))
         yield from kept.write(kept.beside(path), self.model, *read, stop)
 
     def recall(self, path, stop: StopFlag):
-        """Read the cache of the conversation that was saved at `path`, if there is one; a generator, which yields Copying,
-        and Notice if it cannot be used: the conversation is then read again."""
-        if not kept.beside(path).exists():
+        """Read the cache of the conversation that was saved at `path`, if there is one; a generator, which yields
+        Copying, and Notice if it cannot be used: the conversation is then read again."""
+        if not kept.beside(path).is_file():
             return
         try:
             read = yield from kept.read(kept.beside(path), self.model, stop)
@@ -209,9 +210,9 @@ class Chat:
         alternatives : int
             With how many of the likeliest others each token of the reply is told, and all their probabilities.
         schema : optional
-            What the reply is: a JSON schema, a class, a list of one; all that `chat.schema.Schema` takes. Whatever is not
-            cut then fits it, and `reply.value` is what it says; the message tells the model of it. `repeat_penalty`,
-            which would make JSON's own signs less likely, is 1 unless it is given.
+            What the reply is: a JSON schema, a class, a list of one; all that `chat.schema.Schema` takes. Whatever is
+            not cut then fits it, and `reply.value` is what it says; the message tells the model of it.
+            `repeat_penalty`, which would make JSON's own signs less likely, is 1 unless it is given.
         json : bool
             Whether the reply is JSON of any kind, an object or a list.
         **sampling
@@ -225,11 +226,13 @@ class Chat:
         Raises
         ------
         OptionError
-            An option is unknown or out of range, or the template refuses the conversation; or the schema cannot be used.
+            An option is unknown or out of range, the schema cannot be used, or the template refuses the conversation.
         ContextFullError
             The message alone does not fit in the context.
         """
         schema = wanted(schema, json)
+        if schema and constraint is not None:
+            raise OptionError("constraint and schema are both given; a schema is a constraint already")
         options = self.sampling.updated(**({"repeat_penalty": 1.0} if schema else {}) | sampling)
         if options.seed is None:
             options = options.updated(seed=secrets.randbits(32))
@@ -345,7 +348,7 @@ class Chat:
 
 
 def wanted(schema, json=False) -> Schema | None:
-    """What a reply is to fit, if anything; raises OptionError if it cannot be used, NbLLMError if llguidance is missing."""
+    """What a reply is to fit, if anything; OptionError if it cannot be used, NbLLMError if llguidance is missing."""
     if json and schema is not None:
         raise OptionError("json and schema are both given; a schema is of JSON already")
     if schema is None and not json:

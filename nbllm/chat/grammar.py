@@ -1,7 +1,7 @@
 """What a reply may be, token by token, so that it fits a JSON schema: llguidance's matcher as the engine's constraint.
 
-Only this file knows llguidance (https://github.com/guidance-ai/llguidance), which need not be installed. What a reasoning
-model thinks before its answer is free. Whatever a schema asks for, compiling it and each step are bounded.
+Only this file knows llguidance (https://github.com/guidance-ai/llguidance), which need not be installed. What a
+reasoning model thinks before its answer is free. Whatever a schema asks for, compiling it and each step are bounded.
 """
 
 import codecs
@@ -23,7 +23,7 @@ LIMITS = {  # of llguidance's own units; together they let compiling a schema, a
     "step_lexer_fuel": 1_000_000,
     "step_max_items": 100_000,
     "max_lexer_states": 50_000,
-    "max_grammar_size": 100_000,
+    "max_grammar_size": 20_000,
 }
 
 _vocabularies = weakref.WeakKeyDictionary()  # Tokenizer -> Vocabulary
@@ -52,7 +52,7 @@ def constraint(schema: Schema, tokenizer, prompt: str) -> "Constraint":
 
 
 def check(schema: Schema):
-    """Whether the schema can be done, by any model; raises OptionError, or NbLLMError where llguidance is not installed."""
+    """Whether the schema can be done at all; raises OptionError, or NbLLMError where llguidance is not installed."""
     _refuse(_library().LLMatcher.validate_grammar(_grammar(schema.text), None, limits=_limits()))
 
 
@@ -87,8 +87,8 @@ class Vocabulary:
 
     def __init__(self, tokenizer):
         if not tokenizer.end_ids:
-            raise ModelFileError("the model file names no token that ends a reply, so none can be held to a schema; use "
-                                 "another model file")  # fmt: skip
+            raise ModelFileError("the model file names no token that ends a reply, so none can be held to a schema; "
+                                 "use another model file")  # fmt: skip
         library = _library()
         self.size, self.space_prefix = tokenizer.vocab_size, tokenizer.space_prefix
         self.ends = sorted(tokenizer.end_ids)
@@ -134,11 +134,10 @@ class _Pieces:
         self._tokenizer = weakref.ref(tokenizer)
         special = set(self.special_token_ids)
         self._ids = {token: id for id, token in enumerate(tokens) if token and id not in special}
-
         self.exact = all(bytes([byte]) in self._ids for byte in range(32, 127))
 
     def __call__(self, data: bytes):
-        """The tokenizer's own ids of these bytes, or, if those are of others, an id for each; none where that cannot be."""
+        """The tokenizer's own ids of these bytes, or, if those are of others, an id for each; none if that cannot be."""
         tokenizer = self._tokenizer()
         ids = tokenizer.encode(data.decode(errors="replace"), False, False) if self.exact and tokenizer else []
         if b"".join(self.tokens[id] for id in ids) == data:
@@ -150,7 +149,7 @@ class _Pieces:
 class Constraint:
     """Which tokens may come next in one reply: the protocol of `runtime.generation.Generation`.
 
-    A thought that the prompt opened, or that the reply begins with, is free but for its end: only an answer ends the reply.
+    A thought that the prompt opened, or that the reply begins with, is free; but only an answer ends the reply.
     """
 
     def __init__(self, vocabulary: Vocabulary, schema: Schema, prompt: str):

@@ -1,13 +1,13 @@
-"""What a model has read of a saved conversation, in a file beside it: keys and values, so that none of it is read again.
+"""What a model has read of a saved conversation, in a file beside it: keys and values, so that it is not read again.
 
     {"format": "nbllm kept cache", "version": 1, "bytes": 123, "sha256": "...", ...}    filled up to 4096 bytes
     text    UTF-8, fenced as of `prompt.py`: all that was read and written until then
     ids     int32, little-endian: its tokens
     pages   as `runtime.cache.Cache.read` gives them, of the first `cached` of these
 
-Written whole or not at all; reading makes numbers and text of it and nothing else, and what does not fit the model is not
-used. The hash tells damage and not who wrote the file: it is to be trusted as far as the conversation is. Knows nothing of
-templates and turns.
+Written whole or not at all; reading makes numbers and text of it and nothing else, and what does not fit the model is
+not used. The hash tells damage and not who wrote the file: it is to be trusted as far as the conversation is. Knows
+nothing of templates and turns.
 """
 
 import hashlib
@@ -75,12 +75,14 @@ def write(path: Path, model, text: str, ids: list[int], stop):
     try:
         head = [text.encode("utf-8", "surrogatepass"), np.array(ids, "<i4").tobytes()]
         total = sum(map(len, head)) + len(forked.pages) * cache.layout["page_bytes"]
-        if path.exists() and _header(path).get("format") != FORMAT:
+        if path.exists() and not (path.is_file() and _header(path).get("format") == FORMAT):
             raise ConversationFileError(f"{path} is there and is no kept cache; choose another name, or delete it")
         free = shutil.disk_usage(path.parent).free
         if HEADER + total > free:
-            raise ConversationFileError(f"{path} cannot be written: it takes {total / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB "
-                                        "are free on the disk; save without the cache, or make room")  # fmt: skip
+            raise ConversationFileError(
+                f"{path} cannot be written: it takes {total / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free on the disk; "
+                "save without the cache, or make room"
+            )
         header = {"format": FORMAT, "version": VERSION, "bytes": total, "text": len(head[0]), "ids": len(ids),
                   "cached": cached, "made": _made(model)}  # fmt: skip
         yield from _write(path, header, head, cache.read(forked), stop)
@@ -119,7 +121,7 @@ def read(path: Path, model, stop):
     Raises
     ------
     Unfit
-        It is of another model or other settings, or damaged, or cannot be read. The engine has then read nothing.
+        It is of another model or other settings, or damaged, or cannot be read. The engine then has nothing of it.
     """
     engine = model.engine
     sequence = engine.sequence
@@ -175,8 +177,9 @@ def _check(header, size, model):
         raise Unfit(f"it is of version {header.get('version')!r:.20}, not {VERSION}")
     made = _made(model)
     if header.get("made") != made:
-        theirs = header["made"] if isinstance(header.get("made"), dict) else {}
-        other = next(name for name in made if theirs.get(name) != made[name]) if theirs.keys() == made.keys() else "settings"
+        theirs = header.get("made")
+        alike = isinstance(theirs, dict) and theirs.keys() == made.keys()
+        other = next(name for name in made if theirs[name] != made[name]) if alike else "layout"
         raise Unfit(f"it was made with another {OTHER.get(other, other)}")
     numbers = [header.get(name) for name in ("bytes", "text", "ids", "cached")]
     if any(type(number) is not int or number < 0 for number in numbers):
@@ -189,11 +192,12 @@ def _check(header, size, model):
         raise Unfit(f"it has {cached:,} tokens, and the context is {model.context:,}")
 
 
-OTHER = {"nbllm": "version of nbllm", "fingerprint": "model", "bits": "cache_bits", "rope": "context"}  # of `_made`: its name
+# What is in `_made`, in the words of users.
+OTHER = {"nbllm": "version of nbllm", "fingerprint": "model", "bits": "cache_bits", "rope": "context"}
 
 
 def _made(model) -> dict:
     """All that keys and values depend on beside the tokens, and how they are laid out; not the processor."""
-    angles = model.engine.weights.model.angles(model.context)  # (context, ...) float32; in some models they depend on it
+    angles = model.engine.weights.model.angles(model.context)  # (context, ...) float32; some models' depend on it
     rope = hashlib.sha256(np.ascontiguousarray(angles[:2])).hexdigest()[:16]
     return {"nbllm": __version__, "fingerprint": fingerprint(model.path), "rope": rope, **model.engine.cache.layout}

@@ -36,7 +36,8 @@ def save(transcript: Transcript, path):
         It cannot be written there, or there is another file.
     """
     system = [{"role": "system", "content": transcript.system}] if transcript.system else []
-    body = "".join(f"{_json(_with_stats(message))}\n" for message in system + transcript.messages).encode(errors="surrogatepass")
+    lines = (f"{_json(_with_stats(message))}\n" for message in system + transcript.messages)
+    body = "".join(lines).encode(errors="surrogatepass")
     header = {"format": FORMAT, "version": VERSION, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
     path = Path(path).expanduser()
     if _exists(path) and not _is_ours(path):
@@ -140,7 +141,7 @@ def _stats(path, value, at):
     if numbers.keys() != COUNTS.keys() or not all(
         type(numbers[name]) in kinds and 0 <= numbers[name] < 1e12 for name, kinds in COUNTS.items()
     ):
-        raise ConversationFileError(f"{path}, byte {at}: stats are the numbers {', '.join(COUNTS)}, none of them negative")
+        raise ConversationFileError(f"{path}, byte {at}: stats are the numbers {', '.join(COUNTS)}, none negative")
     return Stats(**numbers)
 
 

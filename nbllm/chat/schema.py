@@ -1,7 +1,7 @@
 """What a reply has to look like, as a JSON schema, from whatever describes it in Python; and what its text becomes.
 
-A schema is a dict or a file of JSON; a type is described by one and has its values made of what was read. Knows nothing of
-tokens and models, and never runs what it reads.
+A schema is a dict or a file of JSON; a type is described by one and has its values made of what was read. Knows nothing
+of tokens and models, and never runs what it reads.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ class Schema:
         if self.any:
             schema, self.name = ANY, "JSON"
         elif isinstance(what, (str, Path)):
-            schema, self.name = _read(Path(what).expanduser()), str(what)
+            schema, self.name = _read(Path(what)), str(what)
         elif isinstance(what, dict):
             schema, self.name = what, "the schema"
         else:
@@ -88,13 +88,14 @@ class Schema:
 
 def _read(path):
     try:
+        path = path.expanduser()
         if not path.is_file():
-            raise OptionError(f"there is no schema {str(path)!r}: name a variable, a class, list[Class], or a file of JSON")
+            raise OptionError(f"there is no schema {str(path)!r}: name a variable, a class, list[Class], or a JSON file")
         with path.open("rb") as file:
             schema = json.loads(file.read(LARGEST * 4))
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, OptionError):
-            raise
+    except OptionError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # no such home, and JSON nested too deep, are RuntimeErrors
         raise OptionError(f"{path} is no JSON schema: {_line(error)}") from error
     if not isinstance(schema, dict):
         raise OptionError(f"{path} is no JSON schema: it holds {type(schema).__name__}, not an object")
@@ -174,8 +175,8 @@ def _schema_of(what, around):
                   if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING]  # fmt: skip
         properties = {field.name: _schema_of(hints[field.name], (*around, what)) for field in fields}
         return {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
-    raise OptionError(f"{what!r:.100} is no schema: give a JSON schema, a dataclass, a Pydantic model, a list of one, or a "
-                      "file of JSON")  # fmt: skip
+    raise OptionError(f"{what!r:.100} is no schema: give a JSON schema, a dataclass, a Pydantic model, a list of one, "
+                      "or a file of JSON")  # fmt: skip
 
 
 def _hints(what):
@@ -191,7 +192,7 @@ def _made(what, value):
     if origin is typing.Annotated:
         return _made(inner[0], value)
     if origin in (typing.Union, types.UnionType):
-        return next(_made(each, value) for each in inner if _fits(each, value))
+        return next((_made(each, value) for each in inner if _fits(each, value)), value)
     if origin is list:
         return [_made(inner[0], each) for each in value]
     if origin is dict:
@@ -210,7 +211,7 @@ def _fits(what, value):
     """Whether this value can be of that member of a union."""
     try:
         made = _made(what, value)
-    except (ValueError, TypeError, AttributeError, KeyError, StopIteration):
+    except (ValueError, TypeError, AttributeError, KeyError):
         return False
     if typing.get_origin(what) is typing.Literal:
         return value in typing.get_args(what)
@@ -224,7 +225,7 @@ def _fits(what, value):
 def _tidy(schema):
     """The schema without the titles that Pydantic writes, and closed: no properties but those that are named.
 
-    Left open where what is named is told in several schemas together, of which each would then refuse the others' names.
+    Left open where what is named is told in several schemas together: each would then refuse the others' names.
     """
     together = any(_COMBINE & each.keys() and ("properties" in each or "allOf" in each) for each in _schemas(schema, 0))
 

@@ -26,8 +26,8 @@ def rows(transcript: Transcript) -> list[tuple[str, ...]]:
     for number, (question, answer) in enumerate(turns, 1):
         stats, told = getattr(answer, "stats", None), ("",) * 5
         if stats:
-            told = (str(stats.prompt_tokens - stats.reused_tokens), str(stats.reused_tokens), str(stats.generated_tokens),
-                    f"{stats.prefill_seconds:.2f} s", f"{stats.decode_per_second:.1f}")  # fmt: skip
+            counts = (stats.prompt_tokens - stats.reused_tokens, stats.reused_tokens, stats.generated_tokens)
+            told = (*map(str, counts), f"{stats.prefill_seconds:.2f} s", f"{stats.decode_per_second:.1f}")
         words = " ".join(question["content"][: 4 * FIRST].split())
         made.append((str(number), *told, words if len(words) <= FIRST else f"{words[:FIRST]}..."))
     return made
@@ -35,8 +35,8 @@ def rows(transcript: Transcript) -> list[tuple[str, ...]]:
 
 def plot(transcript: Transcript) -> str | None:
     """An image, SVG, with a bar for each turn whose stats are known; None where there is no such turn."""
-    known = [(number, answer.stats) for number, answer in enumerate(transcript.messages[1::2], 1) if getattr(answer, "stats", 0)]
-    known = known[-MOST:]
+    answers = enumerate(transcript.messages[1::2], 1)
+    known = [(number, answer.stats) for number, answer in answers if getattr(answer, "stats", None)][-MOST:]
     if not known:
         return None
     drawing, y = Drawing(max(40.0, 4.0 * len(known) + 1)), 0.0

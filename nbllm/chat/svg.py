@@ -1,4 +1,4 @@
-"""Small drawings as SVG: boxes and text in a grid of characters. All text is escaped; knows nothing of what is drawn."""
+"""Small drawings as SVG: boxes and text in a grid of characters. All text is escaped; knows nothing of what it says."""
 
 import unicodedata
 from xml.sax.saxutils import escape

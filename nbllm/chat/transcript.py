@@ -16,7 +16,7 @@ OVERFLOW = {  # what to do when the context is full
 
 
 class Answer(dict):
-    """A message of the assistant's that also knows how it came. To templates, and to whoever compares it, it is its message.
+    """A message of the assistant's that also knows how it came. To templates, and to whoever compares it, it is a dict.
 
     Attributes
     ----------

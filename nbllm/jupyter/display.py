@@ -111,7 +111,8 @@ class Output:
         asked = {"version": __version__, "model": self._asked.model, "fingerprint": self._asked.fingerprint}
         speed = {"tokens_per_second": round(self.stats.decode_per_second, 2), "finish_reason": self.finish_reason}
         thought = {"think": self.think.strip()} if self.think else {}
-        made = {**asked, "sampling": asdict(self._asked.sampling), **asdict(self.stats), **speed, **thought}
+        fits = {"schema": self._asked.schema.json} if self._asked.schema else {}
+        made = {**asked, **fits, "sampling": asdict(self._asked.sampling), **asdict(self.stats), **speed, **thought}
         return {"nbllm": {"state": "done", **made}}
 
     def stopped(self) -> str:

@@ -25,7 +25,7 @@ def _named(known, name):
     if match := _LIST.fullmatch(name):
         inner = _named(known, match[1].strip())
         if isinstance(inner, (str, dict)):
-            raise OptionError(f"--schema {name}: {match[1]} is no class; name one, or write the list in the JSON schema")
+            raise OptionError(f"--schema {name}: {match[1]} is no class; name one, or a schema of a list")
         return list[inner]
     try:
         value = known[name]

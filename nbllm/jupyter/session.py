@@ -76,8 +76,8 @@ class Session:
     def ask(self, prompt: str, sampling: Sampling, system: str | None = None, new=False, schema=None, alternatives=0):
         """The job that asks: loads the model if need be, then yields what the conversation yields.
 
-        system : replaces the conversation's system prompt; new : starts a new conversation first; schema, alternatives : as
-        of `Chat.stream`.
+        system : replaces the conversation's system prompt; new : starts a new conversation first; schema, alternatives :
+        as of `Chat.stream`.
         """
 
         def job(stop):
@@ -156,7 +156,7 @@ class Session:
             told = self.shelf.save(path)
             if cache:
                 if self.chat is None:
-                    raise ConversationFileError("there is no cache to save: no model is loaded; the conversation is saved")
+                    raise ConversationFileError("there is no cache to save, for no model is loaded; the rest is saved")
                 self.chat.transcript = self.shelf.current
                 yield from self.chat.keep(path, stop)
             yield Notice(f"{told[:-1]}, with its cache." if cache else told)
@@ -168,7 +168,7 @@ class Session:
 
         def job(stop):
             told = self.shelf.load(path)
-            if beside(path).exists():
+            if beside(path).is_file():
                 yield from self._ready(stop)
             if self.chat is not None:
                 self.chat.transcript = self.shelf.current

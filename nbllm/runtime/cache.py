@@ -108,7 +108,7 @@ class Cache:
             yield np.concatenate([part.view(np.uint8).ravel() for part in parts])
 
     def write(self, sequence, number, data) -> bool:
-        """Put bytes that `read` gave into a sequence's page, by its number there; whether all numbers in them are finite.
+        """Put bytes that `read` gave into a sequence's page, by its number there; whether all in them is finite.
 
         data : uint8 (page_bytes,)
         """

@@ -1,4 +1,4 @@
-"""Kept caches: the conversation goes on bit for bit, nothing is read again, and no file can do more than be left unused."""
+"""Kept caches: the conversation goes on bit for bit, nothing is read again, and no file does more than be left unused."""
 
 import hashlib
 import json
@@ -118,8 +118,8 @@ UNFIT = {  # what is wrong: the change, and what is said
     "another model": (lambda data: other(data, fingerprint="0" * 16), "made with another model"),
     "other bits": (lambda data: other(data, bits=8), "made with another cache_bits"),
     "another version of nbllm": (lambda data: other(data, nbllm="0.0.0"), "made with another version of nbllm"),
-    "other facts": (lambda data: header(data, made={"a": 1}), "made with another settings"),
-    "no facts": (lambda data: header(data, made=[]), "made with another settings"),
+    "other facts": (lambda data: header(data, made={"a": 1}), "made with another layout"),
+    "no facts": (lambda data: header(data, made=[]), "made with another layout"),
     "cut": (lambda data: data[:-1], "contradict each other"),
     "longer": (lambda data: data + b"x", "contradict each other"),
     "cut in its header": (lambda data: data[:100], "not that of a kept cache"),

@@ -141,8 +141,8 @@ def test_as_markdown_questions_are_quoted_and_answers_are_as_they_are(tmp_path):
 
 
 def with_stats(**changes):
-    return {**ASSISTANT, "stats": {"prompt_tokens": 9, "reused_tokens": 4, "generated_tokens": 3, "prefill_seconds": 0.5,
-                                   "decode_seconds": 1} | changes}  # fmt: skip
+    counts = {"prompt_tokens": 9, "reused_tokens": 4, "generated_tokens": 3}
+    return {**ASSISTANT, "stats": counts | {"prefill_seconds": 0.5, "decode_seconds": 1} | changes}
 
 
 def test_how_an_answer_came_is_saved_with_it_and_is_not_part_of_the_message(tmp_path):

@@ -82,7 +82,8 @@ def test_a_type_is_described(what, schema):
 def test_a_list_of_a_pydantic_model_and_a_dataclass_of_all_kinds_are_described():
     assert Schema(list[City]).json == {"type": "array", "items": {"$ref": "#/$defs/City"}, "$defs": {"City": CITY}}
     shape = Schema(Shape).json
-    assert shape["required"] == ["name", "colour", "points", "kind", "made", "tags"] and "number" not in shape["properties"]
+    assert shape["required"] == ["name", "colour", "points", "kind", "made", "tags"]
+    assert "number" not in shape["properties"]
     assert shape["properties"]["made"] == {"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}
     assert shape["properties"]["tags"] == {"type": "object", "additionalProperties": {"type": "integer"}}
 
@@ -95,8 +96,8 @@ def test_a_list_of_a_pydantic_model_and_a_dataclass_of_all_kinds_are_described()
     (Point | None, "null", None),
     (Literal[1, "a"], '"a"', "a"),
     ({"type": "object"}, '{"a": [1]}', {"a": [1]}),
-    (Shape, '{"name": "s", "colour": "red", "points": [{"x": 1}], "kind": "open", "made": "2024-02-29", "tags": {"t": 1}, '
-     '"other": {"x": 5}}', Shape("s", Colour.RED, [Point(1)], "open", datetime.date(2024, 2, 29), {"t": 1}, Point(5))),
+    (Shape, '{"name": "s", "colour": "red", "points": [{"x": 1}], "kind": "open", "made": "2024-02-29", '
+     '"tags": {"t": 1}, "other": {"x": 5}}', Shape("s", Colour.RED, [Point(1)], "open", datetime.date(2024, 2, 29), {"t": 1}, Point(5))),
 ])  # fmt: skip
 def test_a_text_becomes_what_was_asked_for(what, text, value):
     made = Schema(what).value(text)
@@ -115,7 +116,8 @@ def test_what_the_type_refuses_is_one_line(what, text):
 
 
 def test_objects_are_closed_unless_that_would_contradict_what_stands_beside():
-    inner = {"type": "object", "properties": {"properties": {"properties": {}}, "title": {"type": "string", "title": "T"}}}
+    properties = {"properties": {"properties": {}}, "title": {"type": "string", "title": "T"}}
+    inner = {"type": "object", "properties": properties}
     assert Schema({"title": "All", "anyOf": [inner, {"const": {"title": "kept"}}]}).json == {"anyOf": [
         {"type": "object", "properties": {"properties": {"properties": {}, "additionalProperties": False},
          "title": {"type": "string"}}, "additionalProperties": False}, {"const": {"title": "kept"}},
@@ -145,6 +147,8 @@ def nested(depth):
     ({"const": "x" * LARGEST}, "is too large"),
     (nested(1000), "nested more than 64 deep"),
     ("no/such.json", "there is no schema 'no/such.json'"),
+    ("~nobody-of-this-name/such.json", "is no JSON schema|there is no schema"),
+    ("a\0b", "is no JSON schema|there is no schema"),
 ])  # fmt: skip
 def test_what_is_no_schema_is_one_line(what, message):
     with pytest.raises(OptionError, match=message) as error:

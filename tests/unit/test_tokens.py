@@ -11,7 +11,8 @@ from nbllm.chat.tokens import MOST, Tokens
 from nbllm.runtime.events import Token
 from nbllm.text import Alternative, Text, TextStream, TextToken
 
-HOSTILE = ['<script>alert(1)</script>', '"><img src=x>', "]]>&amp;", "\x00\x1b[31m\x07", "\ud800", "\u202e\u2028\ufffe", "\n\t ", "語" * 40]
+HOSTILE = ["<script>alert(1)</script>", '"><img src=x>', "]]>&amp;", "\x00\x1b[31m\x07", "\ud800", "\u202e\u2028\ufffe",
+           "\n\t ", "語" * 40]  # fmt: skip
 
 
 def told(texts, probability=0.5):
@@ -22,7 +23,8 @@ def told(texts, probability=0.5):
 def test_a_token_whose_probability_is_told_gets_the_texts_and_any_other_stays():
     stream = TextStream(FakeTokenizer(), ())
     (text,) = stream.push(Token(65, 0.5, ((66, 0.25), (0xE2, 0.125))))
-    assert text == Text("A", (TextToken(65, 0.5, (Alternative(66, "B", 0.25), Alternative(0xE2, "\\xe2", 0.125)), "A"),))
+    others = Alternative(66, "B", 0.25), Alternative(0xE2, "\\xe2", 0.125)
+    assert text == Text("A", (TextToken(65, 0.5, others, "A"),))
     assert list(stream.push(Token(66))) == [Text("B", (Token(66),))]
 
 
