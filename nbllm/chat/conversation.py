@@ -279,7 +279,8 @@ class Chat:
         if schema:
             constraint = grammar.constraint(schema, self.model.tokenizer, text)
         coming = ReplyStream(text, self.model.tokenizer.space_prefix, options.seed, schema)
-        options = options.updated(stop=options.stop + self._prompts.stop)
+        if not schema:  # which ends the reply itself, and may have such a string in what it says
+            options = options.updated(stop=options.stop + self._prompts.stop)
         try:
             for event in self.model.generate(ids, stop_flag, constraint, alternatives, **asdict(options)):
                 yield from coming.push(event)

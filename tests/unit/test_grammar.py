@@ -87,6 +87,16 @@ def test_two_hundred_schemas_are_followed_by_garbage_with_and_without_guesses(mo
             assert written(model, schema, number, guessing=False) == (text, reason)
 
 
+def test_numbers_may_go_on_without_end_and_fit_when_they_do_not(model):
+    given, ended = {"type": "number", "minimum": -1, "maximum": 10}, 0
+    for seed in range(30):
+        text, reason = written(model, Schema(given), seed, max_tokens=30)
+        if reason == "end":
+            ended += 1
+            jsonschema.validate(Schema(given).value(text), given)
+    assert ended
+
+
 def test_the_likeliest_text_fits_and_a_seed_gives_the_same(model):
     item = {"type": "object", "properties": {"a": SMALL}, "required": ["a"]}
     schema = Schema({"type": "array", "items": item, "minItems": 3, "maxItems": 3})
@@ -141,6 +151,14 @@ def test_a_reply_that_was_cut_has_its_text_and_no_value(model):
         stopped.value
     with pytest.raises(NbLLMError, match="this reply fits no schema"):
         chat("x", max_tokens=3).value
+
+
+def test_what_would_begin_the_users_next_turn_does_not_cut_an_answer_that_fits(tmp_path):
+    metadata = {"general.name": "alpaca", "tokenizer.chat_template": ""}
+    with nbllm.load(write_llama(tmp_path / "alpaca.gguf", metadata=metadata, context=1024)) as model:
+        chat = nbllm.Chat(model)
+        (stop, *_) = chat._prompts.stop
+        assert chat("x", schema={"const": f"a{stop}b"}).value == f"a{stop}b"
 
 
 def test_a_list_of_objects_is_a_data_frame(model):

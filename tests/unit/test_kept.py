@@ -10,6 +10,7 @@ import pytest
 
 import nbllm
 from nbllm.chat import kept
+from nbllm.chat.conversation import Notice
 from nbllm.errors import ConversationFileError, Stopped
 from nbllm.runtime.events import StopFlag
 from tiny_gguf import write_llama
@@ -143,6 +144,20 @@ def test_a_cache_that_does_not_fit_is_left_unused_and_that_is_said(name, path, t
         assert told.startswith("nbllm: The conversation will be read again; its cache is not used: ") and why in told
         reply = one("goodbye")
         assert reply.finish_reason in ("length", "end") and reply.stats.reused_tokens == 0
+
+
+def test_no_cut_and_no_changed_byte_is_more_than_a_notice(path, talk, tmp_path):
+    whole = kept.beside(talk[0]).read_bytes()
+    places = [*range(0, 1200, 40), *range(1200, len(whole), len(whole) // 50)]
+    with nbllm.load(path) as model:
+        one = chat(model)
+        for at in places:
+            for data in (whole[:at], whole[:at] + bytes([whole[at] ^ 0x41]) + whole[at + 1 :]):
+                new = copy(talk, tmp_path, lambda _, data=data: data)
+                last = list(one.recall(new, StopFlag()))[-1]
+                assert isinstance(last, Notice) and model.engine.tokens == [] or last.done == last.total
+        one.load(talk[0])
+        assert one("goodbye", alternatives=3).tokens == talk[1].tokens
 
 
 def test_without_a_cache_nothing_is_said(path, talk, tmp_path, capsys):
