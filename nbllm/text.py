@@ -4,8 +4,25 @@ Knows nothing of models; it is given the engine's events.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from nbllm.runtime.events import Done, Token
+
+
+class Alternative(NamedTuple):
+    """A token that was likely, what it is as text, and the probability that the model gave it."""
+
+    id: int
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class TextToken(Token):
+    """A token whose probability was asked for, with its text; bytes that are no text by themselves are as `\\xe2`."""
+
+    alternatives: tuple[Alternative, ...] = ()
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,7 @@ class TextStream:
 
     def __init__(self, tokenizer, stop_strings: tuple[str, ...]):
         self.found = False
+        self._bytes = tokenizer.token_bytes
         self._decoder, self._stops = tokenizer.stream(), StopStrings(stop_strings)
         self._pending = []
 
@@ -34,7 +52,7 @@ class TextStream:
         """Take an event of the engine's; yields Text, and all events but Token."""
         text = ""
         if isinstance(event, Token) and not self.found:
-            self._pending.append(event)
+            self._pending.append(event if event.probability is None else self._told(event))
             text, self.found = self._stops.push(self._decoder.push(event.id))
         elif isinstance(event, Done) and not self.found:
             text, self.found = self._stops.finish(self._decoder.finish())
@@ -45,6 +63,13 @@ class TextStream:
             yield Done(event.stats, "stop") if self.found else event
         elif not isinstance(event, Token):
             yield event
+
+    def _told(self, token):
+        alternatives = tuple(Alternative(id, self._spelled(id), share) for id, share in token.alternatives)
+        return TextToken(token.id, token.probability, alternatives, self._spelled(token.id))
+
+    def _spelled(self, id):
+        return self._bytes(id).decode("utf-8", "backslashreplace")
 
 
 class StopStrings:

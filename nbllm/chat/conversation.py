@@ -10,17 +10,25 @@ Knows nothing of threads, cells or how a reply is shown.
 """
 
 import secrets
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from nbllm.catalogue.progress import ProgressLine
+from nbllm.chat import grammar, kept
 from nbllm.chat.prompt import PromptEncoder
 from nbllm.chat.reply import Reply, ReplyStream
 from nbllm.chat.saved import load, save
-from nbllm.chat.transcript import OVERFLOW, Transcript
-from nbllm.errors import ContextFullError, OptionError
+from nbllm.chat.schema import Schema
+from nbllm.chat.transcript import OVERFLOW, Answer, Transcript
+from nbllm.errors import ContextFullError, ConversationFileError, OptionError
 from nbllm.model import Model
 from nbllm.runtime.events import StopFlag
+from nbllm.runtime.generation import common_prefix
 from nbllm.runtime.options import Sampling
+
+PATIENCE = 0.5  # seconds without a word, before progress is shown
 
 
 @dataclass(frozen=True)
@@ -116,14 +124,55 @@ class Chat:
 
         return Map(prompts, template=template, chat=self, **sampling).run(progress, engine)
 
-    def save(self, path):
-        """Write the conversation to a file, as JSON lines; raises ConversationFileError."""
+    def save(self, path, cache: bool = False):
+        """Write the conversation to a file, as JSON lines; raises ConversationFileError.
+
+        cache : whether what the model has read is kept beside it, so that it need not be read again when it is loaded.
+        """
         save(self.transcript, path)
+        if cache:
+            self._show(self.keep(path, StopFlag()), "saving what was read of {name}, {total}")
 
     def load(self, path):
-        """Go on with a conversation that was saved; raises ConversationFileError."""
+        """Go on with a conversation that was saved, with its cache if one was kept; raises ConversationFileError."""
         self.transcript = load(path)
         self._forget()
+        self._show(self.recall(path, StopFlag()), "loading what was read of {name}, {total}")
+
+    def keep(self, path, stop: StopFlag):
+        """Write the cache of the conversation that is saved at `path`; a generator, which yields Copying.
+
+        Raises
+        ------
+        ConversationFileError
+            There is none, or it cannot be written.
+        """
+        text, ids = self._prompt([*self.messages, {"role": "user", "content": "x"}])  # as a next turn would begin
+        if not common_prefix(self.model.engine.tokens, ids):
+            raise ConversationFileError("there is no cache to save: the model has read nothing of this conversation; ask "
+                                        "first, or save without it")  # fmt: skip
+        read = next((read for read in reversed(self._reads) if text.startswith(read[0])), ("", ids))
+        yield from kept.write(kept.beside(path), self.model, *read, stop)
+
+    def recall(self, path, stop: StopFlag):
+        """Read the cache of the conversation that was saved at `path`, if there is one; a generator, which yields
+        Copying, and Notice if it cannot be used: the conversation is then read again."""
+        if not kept.beside(path).is_file():
+            return
+        try:
+            read = yield from kept.read(kept.beside(path), self.model, stop)
+            self._reads = [read] if read[0] else []
+        except kept.Unfit as why:
+            yield Notice(f"The conversation will be read again; its cache is not used: {why}.")
+
+    def _show(self, steps, line):
+        with ProgressLine(self.model.name, line=line) as progress:
+            begun = time.monotonic()
+            for event in steps:
+                if isinstance(event, Notice):
+                    print(f"nbllm: {event.text}", file=sys.stderr)
+                elif time.monotonic() - begun > PATIENCE:
+                    progress(event.done, event.total)
 
     def _forget(self):
         self.last = None
@@ -137,7 +186,14 @@ class Chat:
         return self.last
 
     def stream(
-        self, message: str, stop_flag: StopFlag | None = None, constraint=None, alternatives: int = 0, **sampling
+        self,
+        message: str,
+        stop_flag: StopFlag | None = None,
+        constraint=None,
+        alternatives: int = 0,
+        schema=None,
+        json: bool = False,
+        **sampling,
     ) -> Iterator:
         """Send a message and follow the reply.
 
@@ -153,6 +209,12 @@ class Chat:
             What may be written, as in `runtime.generation.Generation`.
         alternatives : int
             With how many of the likeliest others each token of the reply is told, and all their probabilities.
+        schema : optional
+            What the reply is: a JSON schema, a class, a list of one; all that `chat.schema.Schema` takes. Whatever is
+            not cut then fits it, and `reply.value` is what it says; the message tells the model of it.
+            `repeat_penalty`, which would make JSON's own signs less likely, is 1 unless it is given.
+        json : bool
+            Whether the reply is JSON of any kind, an object or a list.
         **sampling
             Fields of `Sampling` that differ in this turn.
 
@@ -164,14 +226,19 @@ class Chat:
         Raises
         ------
         OptionError
-            An option is unknown or out of range, or the template refuses the conversation.
+            An option is unknown or out of range, the schema cannot be used, or the template refuses the conversation.
         ContextFullError
             The message alone does not fit in the context.
         """
-        options = self.sampling.updated(**sampling)
+        schema = wanted(schema, json)
+        if schema and constraint is not None:
+            raise OptionError("constraint and schema are both given; a schema is a constraint already")
+        options = self.sampling.updated(**({"repeat_penalty": 1.0} if schema else {}) | sampling)
         if options.seed is None:
             options = options.updated(seed=secrets.randbits(32))
-        return self._turn(message, options, stop_flag, constraint, alternatives)
+        if schema:
+            message = schema.ask(message)
+        return self._turn(message, options, stop_flag, constraint, alternatives, schema)
 
     def stream_again(self, stop_flag: StopFlag | None = None, **options) -> Iterator:
         """As `stream`, with the last question: the reply takes the place of the last one, as soon as it has any text.
@@ -189,7 +256,7 @@ class Chat:
             if self.messages is without:
                 self.messages = before
 
-    def _turn(self, message, options, stop_flag, constraint, alternatives):
+    def _turn(self, message, options, stop_flag, constraint, alternatives, schema):
         if self.overflow not in OVERFLOW:
             raise OptionError(f"overflow={self.overflow!r} is unknown; there are {', '.join(OVERFLOW)}")
         yield from self._notices()
@@ -209,8 +276,11 @@ class Chat:
                              f"{'exchange was' if dropped == 1 else 'exchanges were'} dropped.")
             messages = kept
         self.sent = ids
-        coming = ReplyStream(text, self.model.tokenizer.space_prefix, options.seed)
-        options = options.updated(stop=options.stop + self._prompts.stop)
+        if schema:
+            constraint = grammar.constraint(schema, self.model.tokenizer, text)
+        coming = ReplyStream(text, self.model.tokenizer.space_prefix, options.seed, schema)
+        if not schema:  # which ends the reply itself, and may have such a string in what it says
+            options = options.updated(stop=options.stop + self._prompts.stop)
         try:
             for event in self.model.generate(ids, stop_flag, constraint, alternatives, **asdict(options)):
                 yield from coming.push(event)
@@ -218,9 +288,11 @@ class Chat:
             self.last = reply = coming.reply()
             self._keep(text, ids, coming.written, [token.id for token in coming.tokens])
             if reply.text or reply.think:
-                self.messages = [*messages, {"role": "assistant", "content": reply.text}]
+                answer = Answer(role="assistant", content=reply.text)
+                answer.stats = reply.stats
                 if reply.think:
-                    self.messages[-1]["reasoning_content"] = reply.think
+                    answer["reasoning_content"] = reply.think
+                self.messages = [*messages, answer]
 
     def _keep(self, text, ids, written, generated):
         """Remember what the cache holds: the prompt, and what was written after it."""
@@ -274,3 +346,14 @@ class Chat:
                 "shorten it, or load the model with a larger context"
             )
         return messages, text, ids
+
+
+def wanted(schema, json=False) -> Schema | None:
+    """What a reply is to fit, if anything; OptionError if it cannot be used, NbLLMError if llguidance is missing."""
+    if json and schema is not None:
+        raise OptionError("json and schema are both given; a schema is of JSON already")
+    if schema is None and not json:
+        return None
+    made = schema if isinstance(schema, Schema) else Schema("json" if json else schema)
+    grammar.check(made)
+    return made

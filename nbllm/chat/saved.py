@@ -3,7 +3,7 @@
     {"format": "nbllm conversation", "version": 1, "bytes": 123, "sha256": "..."}
     {"role": "system", "content": "..."}          if there is a system prompt
     {"role": "user", "content": "..."}            questions and answers in turn
-    {"role": "assistant", "content": "...", "reasoning_content": "..."}
+    {"role": "assistant", "content": "...", "reasoning_content": "...", "stats": {...}}
 
 Reading makes text and nothing else of them, whatever is in them. Knows nothing of models.
 """
@@ -13,15 +13,18 @@ import json
 import os
 import tempfile
 from contextlib import suppress
+from dataclasses import asdict, fields
 from pathlib import Path
 
-from nbllm.chat.transcript import Transcript
+from nbllm.chat.transcript import Answer, Transcript
 from nbllm.errors import ConversationFileError
+from nbllm.runtime.events import Stats
 
 FORMAT, VERSION = "nbllm conversation", 1
 LARGEST = 256 << 20  # bytes that are read of a file, at most
 HEADER = 1024  # bytes of the first line, at most
-FIELDS = {"system": {"content"}, "user": {"content"}, "assistant": {"content", "reasoning_content"}}
+FIELDS = {"system": {"content"}, "user": {"content"}, "assistant": {"content", "reasoning_content", "stats"}}
+COUNTS = {field.name: (int,) if field.type is int else (int, float) for field in fields(Stats)}
 
 
 def save(transcript: Transcript, path):
@@ -33,7 +36,8 @@ def save(transcript: Transcript, path):
         It cannot be written there, or there is another file.
     """
     system = [{"role": "system", "content": transcript.system}] if transcript.system else []
-    body = "".join(f"{_json(message)}\n" for message in system + transcript.messages).encode(errors="surrogatepass")
+    lines = (f"{_json(_with_stats(message))}\n" for message in system + transcript.messages)
+    body = "".join(lines).encode(errors="surrogatepass")
     header = {"format": FORMAT, "version": VERSION, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
     path = Path(path).expanduser()
     if _exists(path) and not _is_ours(path):
@@ -109,6 +113,7 @@ def _messages(path, body, at):
         if role != expected and (role != "system" or messages or system is not None):
             raise ConversationFileError(f"{path}, byte {at}: role {repr(role)[:40]} stands where {expected!r} should")
         texts = {name: value for name, value in message.items() if name != "role"}
+        stats = _stats(path, texts.pop("stats"), at) if role == "assistant" and "stats" in texts else None
         if "content" not in texts or not texts.keys() <= FIELDS[role]:
             raise ConversationFileError(f"{path}, byte {at}: a message of {role} has {', '.join(sorted(FIELDS[role]))}")
         for name, value in texts.items():
@@ -117,11 +122,27 @@ def _messages(path, body, at):
         if role == "system":
             system = texts["content"]
         else:
-            messages.append(message)
+            messages.append(Answer(role=role, **texts) if role == "assistant" else message)
+            if stats:
+                messages[-1].stats = stats
         at += len(line)
     if len(messages) % 2:
         raise ConversationFileError(f"{path}, byte {at}: the last question has no answer")
     return system, messages
+
+
+def _with_stats(message):
+    stats = getattr(message, "stats", None)
+    return message | {"stats": asdict(stats)} if stats else message
+
+
+def _stats(path, value, at):
+    numbers = value if isinstance(value, dict) else {}
+    if numbers.keys() != COUNTS.keys() or not all(
+        type(numbers[name]) in kinds and 0 <= numbers[name] < 1e12 for name, kinds in COUNTS.items()
+    ):
+        raise ConversationFileError(f"{path}, byte {at}: stats are the numbers {', '.join(COUNTS)}, none negative")
+    return Stats(**numbers)
 
 
 def _object(path, line, at):

@@ -38,6 +38,16 @@ class Thoughts:
         self._strip = self._closing is not None  # whether white space that comes next is dropped
         self._held = ""
 
+    @property
+    def thinking(self) -> bool:
+        """Whether what was pushed last belongs to a thought that goes on."""
+        return self._state == "thought"
+
+    @property
+    def closing(self) -> str | None:
+        """The tag that ends the thought, if as much as its beginning was pushed last."""
+        return self._closing if self.thinking and self._held else None
+
     def push(self, text: str, end=False) -> tuple[str, str]:
         """What is certain now: of the thought, and of the answer. At the end nothing is held back."""
         text, thought, self._held = self._held + text, "", ""

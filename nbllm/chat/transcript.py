@@ -7,11 +7,23 @@ from dataclasses import dataclass, field
 
 from nbllm.chat.code import fenced
 from nbllm.errors import OptionError
+from nbllm.runtime.events import Stats
 
 OVERFLOW = {  # what to do when the context is full
     "drop": "drop the oldest exchanges, and say so",
     "stop": "refuse the message",
 }
+
+
+class Answer(dict):
+    """A message of the assistant's that also knows how it came. To templates, and to whoever compares it, it is a dict.
+
+    Attributes
+    ----------
+    stats : Stats or None
+    """
+
+    stats: Stats | None = None
 
 
 @dataclass

@@ -40,6 +40,9 @@ def _parser(prog, question=True):
     if question:
         _add_question(parser)
     parser.add_argument("-o", "--out", metavar="NAME", type=_name, help="keep the reply in this variable")
+    parser.add_argument("--schema", metavar="NAME", help="a reply that fits this class, list[CLASS] or JSON schema: a "
+                        "variable or a file; with --out, NAME.value has it as objects")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="a reply that is JSON, an object or a list")
     parser.add_argument("-c", "--code", action="store_true", help="put the reply's Python into the next cell, unrun")
     for option in fields(Sampling):
         kind, flag = option.metadata.get("kind"), "--" + option.name.replace("_", "-")

@@ -15,6 +15,7 @@ from nbllm.jupyter.config import settings
 from nbllm.jupyter.failures import failures
 
 CELL = {"question": "%%chat --raw\n", "code": ""}  # how a cell begins that asks, or that is Python
+ALTERNATIVES = 5  # likely tokens that are told with each of a reply that is kept
 FIRST = 60  # characters of a conversation's first question in the list
 
 HELP = f"""Ask the model what the cell says; the reply streams into the cell's output.
@@ -45,13 +46,18 @@ def answer(shell, job, given, filled=None):
         next_cell(shell, "code", code)
 
 
+def likely(given) -> int:
+    """How many likely tokens are told beside each: only of a reply that is kept."""
+    return ALTERNATIVES if given.out is not None else 0
+
+
 def next_cell(shell, kind, text):
     """Put a cell below the running one, as this Jupyter kernel has it; nothing runs."""
     shell.set_next_input(getattr(getattr(shell, "kernel", None), "cell_begins", CELL)[kind] + text)
 
 
-def _change(how):
-    """The command that changes the shelf; `how` is given it and the argument."""
+def _job(make):
+    """The command that runs a job of the session's, which `make` is given with the argument."""
 
     def command(shell, argument):
         from nbllm.jupyter.cell import run
@@ -59,9 +65,38 @@ def _change(how):
         from nbllm.jupyter.session import session
 
         current = session(settings(shell))
-        run(current, current.change(lambda shelf: how(shelf, argument)), output(shell))
+        run(current, make(current, argument), output(shell))
 
     return command
+
+
+def _change(how):
+    """The command that changes the shelf; `how` is given it and the argument."""
+    return _job(lambda current, argument: current.change(lambda shelf: how(shelf, argument)))
+
+
+def _saving(current, argument):
+    path = argument.removesuffix("--cache").rstrip()
+    return current.save(_file(path), path != argument)
+
+
+_save = _job(_saving)
+_load = _job(lambda current, argument: current.load(_file(argument)))
+
+
+def _stats(shell, argument):
+    from nbllm.catalogue.listing import Table
+    from nbllm.chat.stats import HEAD, NUMBERS, plot, rows
+    from nbllm.jupyter.session import session
+
+    transcript = session(settings(shell)).shelf.current
+    if not transcript.messages:
+        print("nothing was asked yet; ask with %%chat")
+        return
+    image = plot(transcript)
+    if image and hasattr(shell, "kernel"):
+        display({"image/svg+xml": image, "text/plain": "speed of the turns"}, raw=True)
+    _show(shell, [Table("Turns", HEAD, rows(transcript))], NUMBERS)
 
 
 def _edit(shell, argument):
@@ -78,9 +113,13 @@ def _edit(shell, argument):
 def _retry(shell, argument):
     from nbllm.jupyter.session import session
 
+    from nbllm.jupyter.schemas import schema
+
     given, options = parse(argument, "%chat retry")
+    fits = schema(shell, given)
     current = session(settings(shell))
-    answer(shell, current.ask_again(current.sampling(**options)), given)
+    sampling = current.sampling(**({"repeat_penalty": 1.0} if fits else {}) | options)
+    answer(shell, current.ask_again(sampling, fits, likely(given)), given)
 
 
 def _fix(shell, argument):
@@ -218,11 +257,12 @@ COMMANDS = {
     "retry": Command(_retry, "retry [OPTIONS]", "ask the last question again, in place of its reply"),
     "edit": Command(_edit, "edit [N]", "put the Nth question from the end into the next cell, to ask it in a copy"),
     "fix": Command(_fix, "fix [OPTIONS]", "explain the last error of a cell, and put a mended one below"),
-    "save": Command(_change(lambda shelf, path: shelf.save(_file(path))), "save FILE", "save the conversation"),
-    "load": Command(_change(lambda shelf, path: shelf.load(_file(path))), "load FILE", "go on with a saved conversation"),
+    "save": Command(_save, "save FILE [--cache]", "save the conversation; with its cache, it need not be read again"),
+    "load": Command(_load, "load FILE", "go on with a saved conversation"),
     "export": Command(_change(lambda shelf, path: shelf.export(_file(path))), "export FILE",
                       "write the conversation as Markdown"),
     "panel": Command(_panel, "panel", "a panel to chat in, which shares the conversation"),
+    "stats": Command(_stats, "stats", "how fast the turns of the conversation were, and what they reused"),
     "info": Command(_info, "info", "the model, the threads, the processor and the kernels chosen for it"),
     "prompt": Command(_prompt, "prompt", "the exact text and token ids that the model got last"),
     "model": Command(_model, "model [NAME_OR_PATH]", "change the model, fetching it if need be; or name it"),

@@ -41,7 +41,7 @@ def _conversations(shell, typed):
     return running().shelf.conversations if running() else ()
 
 
-_NAMES = r"(?:-w|--with|-e|--each)[ =](?:[^\s,]+,)*(?P<typed>[^\s,=-][^\s,]*|)$"
+_NAMES = r"(?:-w|--with|-e|--each|--schema)[ =](?:[^\s,]+,)*(?P<typed>[^\s,=-][^\s,]*|)$"
 _BRACE = re.compile(r"\{(?P<typed>[^{}\s]*)$")
 
 OFFERS = [  # what stands before the cursor in its line, of which `typed` is replaced; what is offered

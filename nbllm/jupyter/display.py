@@ -13,10 +13,13 @@ from IPython.display import display
 from nbllm import __version__
 from nbllm.catalogue import Pulling
 from nbllm.catalogue.progress import amount
+from nbllm.chat.code import fenced
 from nbllm.chat.conversation import Notice
+from nbllm.chat.kept import Copying
 from nbllm.chat.map import Mapped
 from nbllm.chat.reply import Reply
 from nbllm.chat.thinking import Thought, dimmed
+from nbllm.chat.tokens import Tokens
 from nbllm.jupyter.markdown import escaped, markdown
 from nbllm.jupyter.session import Answering, Loading
 from nbllm.text import Text
@@ -81,8 +84,8 @@ class Output:
         """The reply as an object; None before the end."""
         if self.stats is None:
             return None
-        seed, tokens = self._asked.sampling.seed, tuple(self._tokens)
-        return Reply(self.text, self.stats, self.finish_reason, seed, self.think.strip(), tokens)
+        seed, tokens, schema = self._asked.sampling.seed, Tokens(self._tokens), self._asked.schema
+        return Reply(self.text, self.stats, self.finish_reason, seed, self.think.strip(), tokens, schema)
 
     def footer(self) -> str:
         """Model, counts, speed, seed, and why the reply was cut if it was; empty before the end."""
@@ -108,7 +111,8 @@ class Output:
         asked = {"version": __version__, "model": self._asked.model, "fingerprint": self._asked.fingerprint}
         speed = {"tokens_per_second": round(self.stats.decode_per_second, 2), "finish_reason": self.finish_reason}
         thought = {"think": self.think.strip()} if self.think else {}
-        made = {**asked, "sampling": asdict(self._asked.sampling), **asdict(self.stats), **speed, **thought}
+        fits = {"schema": self._asked.schema.json} if self._asked.schema else {}
+        made = {**asked, **fits, "sampling": asdict(self._asked.sampling), **asdict(self.stats), **speed, **thought}
         return {"nbllm": {"state": "done", **made}}
 
     def stopped(self) -> str:
@@ -139,6 +143,10 @@ class Output:
 
     def _packing(self, event):
         new, self.doing, self._share = self._share is None, "laying out weights", event.done / event.total
+        return not new
+
+    def _copying(self, event):
+        new, self.doing, self._share = self._share is None, event.doing, event.done / event.total
         return not new
 
     def _answering(self, event):
@@ -178,7 +186,7 @@ class Output:
         self._painted = float("inf")  # `finish` follows, and paints the end at once
         return True
 
-    _TAKE = {Pulling: _pulling, Loading: _loading, Packing: _packing, Answering: _answering,
+    _TAKE = {Pulling: _pulling, Loading: _loading, Packing: _packing, Copying: _copying, Answering: _answering,
              Mapped: _mapped, Prefill: _prefill, Thought: _thought, Text: _text, Notice: _notice, Done: _done}
 
 
@@ -195,7 +203,8 @@ class NotebookOutput(Output):
         plain = "\n\n".join(part for part in (*above, _quoted(thought), self.text) if part)
         quiet = [f"*{escaped(line)}*" for line in above]
         footer = f"*{escaped(self.footer())}*" if self.footer() else ""
-        body = [*quiet, _quoted(markdown(thought)), markdown(self.text), footer]
+        text = fenced(self.text, "json") if self.text and self._asked.schema else markdown(self.text)
+        body = [*quiet, _quoted(markdown(thought)), text, footer]
         data = {"text/plain": plain, "text/markdown": "\n\n".join(part for part in body if part)}
         if data == self._sent:
             return

@@ -7,7 +7,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 
 from nbllm.errors import NbLLMError, OptionError
 from nbllm.jupyter.arguments import parse
-from nbllm.jupyter.commands import COMMANDS, HELP, answer, usage
+from nbllm.jupyter.commands import COMMANDS, HELP, answer, likely, usage
 from nbllm.jupyter.completion import matcher
 from nbllm.jupyter.config import NbLLM, settings
 from nbllm.jupyter.failures import Failures
@@ -26,23 +26,27 @@ class ChatMagics(Magics):
     @cell_magic("chat")
     def ask(self, line, cell):
         from nbllm.jupyter.interpolate import attached, interpolate, names
+        from nbllm.jupyter.schemas import schema
         from nbllm.jupyter.session import session
 
         given, options = parse(line)
         config = settings(self.shell)
+        fits = schema(self.shell, given)
+        if given.each is not None and fits:
+            raise OptionError("--each answers in plain text; ask without --schema and --json")
         if given.each is not None:
             from nbllm.jupyter.each import each
 
             return each(self.shell, config, given, options, cell.strip("\n"))
         current = session(config)
-        sampling = current.sampling(**options)
+        sampling = current.sampling(**({"repeat_penalty": 1.0} if fits else {}) | options)
         prompt, filled = cell.strip("\n"), {}
         if not given.raw:
             prompt, filled = interpolate(prompt, names(self.shell), config.describe)
         if not prompt.strip():
             raise NbLLMError("the prompt is empty: write it below the %%chat line")
         above, also = attached(given.attached, names(self.shell), config.describe)
-        job = current.ask(above + prompt, sampling, given.system, given.new)
+        job = current.ask(above + prompt, sampling, given.system, given.new, fits, likely(given))
         answer(self.shell, job, given, {**also, **filled})
 
     ask.__doc__ = HELP

@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass
 from nbllm.catalogue import find, known, pullable, pulling
 from nbllm.catalogue.places import fingerprint
 from nbllm.chat.conversation import Chat, Notice
+from nbllm.chat.kept import beside
 from nbllm.chat.map import Map
+from nbllm.chat.schema import Schema
 from nbllm.chat.shelf import Shelf
 from nbllm.chat.worker import Worker
-from nbllm.errors import ModelNotFoundError, Stopped
+from nbllm.errors import ConversationFileError, ModelNotFoundError, Stopped
 from nbllm.jupyter.config import NbLLM
 from nbllm.model import loading
 from nbllm.runtime.options import Sampling
@@ -35,6 +37,7 @@ class Answering:
     fingerprint: str
     context: int
     sampling: Sampling
+    schema: Schema | None = None  # that the reply fits
 
 
 class Session:
@@ -84,33 +87,38 @@ class Session:
         if self._running is not None:
             self._running.stop()
 
-    def ask(self, prompt: str, sampling: Sampling, system: str | None = None, new=False, cell: str | None = None):
+    def ask(
+        self, prompt: str, sampling: Sampling, system: str | None = None, new=False, cell: str | None = None, schema=None,
+        alternatives=0,
+    ):  # fmt: skip
         """The job that asks: loads the model if need be, then yields what the conversation yields.
 
         system : replaces the conversation's system prompt; new : starts a new conversation first; cell : which cell of a
-        notebook this is the question of, so that asking it again takes the conversation back to there.
+        notebook this is the question of, so that asking it again takes the conversation back to there; schema, alternatives :
+        as of `Chat.stream`.
         """
 
         def job(stop):
             yield from self._ready(stop)
-            yield self._answering(sampling, stop, system, new)
+            yield self._answering(sampling, stop, system, new, schema)
+            how = {"schema": schema, "alternatives": alternatives} | asdict(sampling)
             with self.shelf.asking(cell) as later:
                 if later:
                     yield Notice(f"The conversation goes on from this cell: {later} later "
                                  f"{'exchanges were' if later > 1 else 'exchange was'} taken back.")  # fmt: skip
-                yield from self.chat.stream(prompt, stop_flag=stop, **asdict(sampling))
+                yield from self.chat.stream(prompt, stop_flag=stop, **how)
 
         return job
 
-    def ask_again(self, sampling: Sampling):
+    def ask_again(self, sampling: Sampling, schema=None, alternatives=0):
         """The job that asks the last question again; the reply takes the place of the last one."""
 
         def job(stop):
             self.shelf.current.question()  # a mistake is told before the model is loaded
             yield from self._ready(stop)
-            yield self._answering(sampling, stop)
+            yield self._answering(sampling, stop, schema=schema)
             with self.shelf.asking_again():
-                yield from self.chat.stream_again(stop, **asdict(sampling))
+                yield from self.chat.stream_again(stop, schema=schema, alternatives=alternatives, **asdict(sampling))
 
         return job
 
@@ -164,6 +172,34 @@ class Session:
 
         return job
 
+    def save(self, path: str, cache: bool):
+        """The job that saves the conversation, and what the model has read of it if `cache` says so."""
+
+        def job(stop):
+            told = self.shelf.save(path)
+            if cache:
+                if self.chat is None:
+                    raise ConversationFileError("there is no cache to save, for no model is loaded; the rest is saved")
+                self.chat.transcript = self.shelf.current
+                yield from self.chat.keep(path, stop)
+            yield Notice(f"{told[:-1]}, with its cache." if cache else told)
+
+        return job
+
+    def load(self, path: str):
+        """The job that goes on with a saved conversation; if its cache was kept, the model is loaded, to take it."""
+
+        def job(stop):
+            told = self.shelf.load(path)
+            if beside(path).is_file():
+                yield from self._ready(stop)
+            if self.chat is not None:
+                self.chat.transcript = self.shelf.current
+                yield from self.chat.recall(path, stop)
+            yield Notice(told)
+
+        return job
+
     def close(self):
         """Stop what is running, end the worker and free the model."""
         atexit.unregister(self.close)
@@ -172,7 +208,7 @@ class Session:
             self.model.close()
         self.model = self.chat = None
 
-    def _answering(self, sampling, stop, system=None, new=False):
+    def _answering(self, sampling, stop, system=None, new=False, schema=None):
         """Make the conversation ready for a question; the model is loaded."""
         if stop.is_set():
             raise Stopped("Stopped before the question was asked; the model is loaded.")
@@ -184,7 +220,7 @@ class Session:
         elif transcript.system is None and not transcript.messages:
             transcript.system = self.config.system
         self.chat.transcript, self.chat.overflow = transcript, self.config.overflow
-        return Answering(self.model.name, self._fingerprint, self.model.context, sampling)
+        return Answering(self.model.name, self._fingerprint, self.model.context, sampling, schema)
 
     def _ready(self, stop):
         wanted = (self.config.model, self.config.context, self.config.threads, self.config.cache_bits)

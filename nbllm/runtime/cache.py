@@ -72,7 +72,7 @@ class Cache:
             np.zeros(scales, np.float32),  # and of the values, or these
         )
         self.nbytes = sum(array.nbytes for array in self.arrays)
-        self._layers = layers
+        self._layers, self._heads = layers, heads
         self._free = list(range(self.pages))[::-1]
         self._users = [0] * self.pages  # how many sequences have each page
 
@@ -89,6 +89,37 @@ class Cache:
         for page in forked.pages:
             self._users[page] += 1
         return forked
+
+    @property
+    def layout(self) -> dict[str, int]:
+        """What tells whether pages of another cache can be put into this one: they are laid out alike."""
+        heads = {"layers": self._layers, "heads": self._heads.kv_count, "head_dim": self._heads.dim}
+        return {"bits": self.bits, **heads, "page": PAGE, "page_bytes": sum(part.nbytes for part in self._parts(0))}
+
+    def read(self, sequence):
+        """The bytes of a sequence's pages, in order, one after the other; yields uint8 (page_bytes,), a copy.
+
+        What the last page holds beyond the sequence is of others, and comes as zeros.
+        """
+        for number, page in enumerate(sequence.pages):
+            parts = [part.copy() for part in self._parts(page)]
+            if (number + 1) * PAGE > len(sequence.tokens):
+                self._clear(parts, len(sequence.tokens) - number * PAGE)
+            yield np.concatenate([part.view(np.uint8).ravel() for part in parts])
+
+    def write(self, sequence, number, data) -> bool:
+        """Put bytes that `read` gave into a sequence's page, by its number there; whether all in them is finite.
+
+        data : uint8 (page_bytes,)
+        """
+        finite, at = True, 0
+        for part in self._parts(sequence.pages[number]):
+            values = data[at : at + part.nbytes].view(part.dtype).reshape(part.shape)
+            floats = values.view(np.float16) if part.dtype == np.uint16 else values
+            finite &= part.dtype == np.int8 or bool(np.isfinite(floats).all())
+            part[...] = values
+            at += part.nbytes
+        return finite
 
     def release(self, sequence):
         """Take back all pages of a sequence, which then is empty."""
@@ -131,7 +162,19 @@ class Cache:
             self._free.append(page)
 
     def _copy(self, page, to):
-        for array in self.arrays:
-            if array.size:
-                pages = array.reshape(self._layers, self.pages, -1)
-                pages[:, to] = pages[:, page]
+        for source, target in zip(self._parts(page), self._parts(to), strict=True):
+            target[...] = source
+
+    def _parts(self, page):
+        """What each array has of a page: views (layers, n)."""
+        return [array.reshape(self._layers, self.pages, -1)[:, page] for array in self.arrays if array.size]
+
+    def _clear(self, parts, length):
+        """Zeros from this position of a page on, in a copy of it."""
+        shape = self._layers, self._heads.kv_count
+        keys, values, *scales = parts
+        keys = keys.reshape(*shape, PAGE // 16, self._heads.dim, 16)
+        keys[:, :, length // 16, :, length % 16 :] = 0
+        keys[:, :, length // 16 + 1 :] = 0
+        for part in (values, *scales):
+            part.reshape(*shape, PAGE, -1)[:, :, length:] = 0

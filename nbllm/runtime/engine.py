@@ -17,12 +17,11 @@ from ..formats.blocks import BLOCK_TYPES, dequantize
 from . import ops
 from .cache import Cache, Sequence
 from .events import StopFlag
-from .generation import MAX_TOKENS, Generation
+from .generation import MAX_OUTPUTS, MAX_TOKENS, Generation
 from .packed import rows
 from .program import PAGE, PEAK, SPLIT_TOKENS, Program
 from .weights import load_weights
 
-MAX_OUTPUTS = 32  # tokens of a step whose logits are kept
 DEFAULT_CONTEXT = 8192  # unless the model's own is smaller
 
 
@@ -107,6 +106,11 @@ class Engine:
     def twin(self, room):
         """Another engine with the same weights and a cache of its own, of so many positions."""
         return Engine(None, self.context, self.threads, self.weights, self.cache.bits, room)
+
+    @property
+    def sequence(self) -> Sequence:
+        """Of the last run, in the cache."""
+        return self._sequence
 
     @property
     def tokens(self):

@@ -12,6 +12,7 @@ from .lookup import Lookup
 from .sampling import Sampler, likeliest
 
 MAX_TOKENS = 512  # in a step
+MAX_OUTPUTS = 32  # tokens of a step whose logits are kept
 STEP_SECONDS = 0.4  # a prompt is read in steps of about so long, so that progress is seen
 FIRST_TOKENS = 64  # of a prompt's first step, before its speed is known
 
@@ -126,7 +127,7 @@ class Generation:
     def _guess(self, room):
         if not self._guessing:
             return []
-        likely = self._constraint.likely()[:room] if self._constraint else []
+        likely = self._constraint.likely()[: min(room, MAX_OUTPUTS - 1)] if self._constraint else []
         return likely or self._lookup.guess(room)
 
     def _pick(self, logits, peaks):

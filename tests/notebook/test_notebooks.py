@@ -68,6 +68,22 @@ def test_the_demo_is_committed_without_outputs():
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
 
 
+def test_the_demo_of_objects_and_tokens_runs_and_is_committed_with_what_it_shows(models, tmp_path):
+    pytest.importorskip("llguidance", reason="replies that fit a schema need the extra `grammar`")
+    source = DEMOS / "02_objects_and_tokens.ipynb"
+    run(sys.executable, str(DEMOS / "run.py"), str(source), str(tmp_path / "executed.ipynb"))
+    executed, committed = (nbformat.read(path, as_version=4) for path in (tmp_path / "executed.ipynb", source))
+    assert [output.data["text/plain"] for output in replies(executed)] == [
+        output.data["text/plain"] for output in replies(committed)
+    ]  # fmt: skip
+    cells = [cell for cell in executed.cells if cell.get("outputs")]
+    shown = {cell.source: [set(output.data) for output in cell.outputs] for cell in cells}
+    assert shown["answer.tokens"] == [{"text/plain", "image/svg+xml"}]
+    assert shown["%chat stats"] == [{"text/plain", "image/svg+xml"}, {"text/plain", "text/markdown"}]
+    frame = next(cell for cell in cells if "frame" in cell.source).outputs[0]
+    assert frame.data["text/plain"].split() == "name age city 1 Tom 29 Porto 0 Anna 34 Lisbon 2 Rosa 61 Faro".split()
+
+
 def test_a_failing_cell_ends_the_runner_with_its_line(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%load_ext nbllm\n%chat nonsense")])
     nbformat.write(notebook, tmp_path / "bad.ipynb")

@@ -45,6 +45,8 @@ CASES = {  # the text before the cursor: what is replaced, what is offered
     "%chat re": ("re", ["retry"]),
     "%chat ne": ("ne", ["new"]),
     "x = 1\n  %chat ex": ("ex", ["export"]),
+    "%%chat --schema pri": ("pri", ["price_list", "prices"]),
+    "%%chat --sch": ("--sch", ["--schema"]),
     "%chat retry --co": ("--co", ["--code"]),
     "%chat retry --ne": ("--ne", []),
     "%chat fix --sy": ("--sy", ["--system"]),

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from nbllm.chat import saved
 from nbllm.chat.saved import export, load, save
-from nbllm.chat.transcript import Transcript
+from nbllm.chat.transcript import Answer, Transcript
 from nbllm.errors import ConversationFileError
+from nbllm.runtime.events import Stats
 
 ANY = st.text(st.characters(codec=None, exclude_categories=()))  # lone surrogates, too
 ANSWER = st.fixed_dictionaries({"content": ANY}, optional={"reasoning_content": ANY})
@@ -137,3 +138,30 @@ def test_as_markdown_questions_are_quoted_and_answers_are_as_they_are(tmp_path):
         "System prompt:\n\n````\nBe ```brief```.\n````\n\n> a\n>\n> b\n\nThought:\n\n```\nHm.\n```\n\n*c*\n\n> d\n\n"
         "```python\n1\n```\n"
     )
+
+
+def with_stats(**changes):
+    counts = {"prompt_tokens": 9, "reused_tokens": 4, "generated_tokens": 3}
+    return {**ASSISTANT, "stats": counts | {"prefill_seconds": 0.5, "decode_seconds": 1} | changes}
+
+
+def test_how_an_answer_came_is_saved_with_it_and_is_not_part_of_the_message(tmp_path):
+    answer = Answer(ASSISTANT)
+    answer.stats = Stats(9, 4, 3, 0.5, 1.25)
+    talk = Transcript(None, [USER, answer])
+    save(talk, tmp_path / "talk.jsonl")
+    read = load(tmp_path / "talk.jsonl")
+    assert read == talk and read.messages[1] == ASSISTANT and read.messages[1].stats == answer.stats
+    assert read.without(0).messages[1].stats == answer.stats
+
+
+@pytest.mark.parametrize("changes", [
+    {"prompt_tokens": 1.5}, {"prompt_tokens": True}, {"decode_seconds": -1}, {"decode_seconds": float("inf")},
+    {"decode_seconds": float("nan")}, {"prompt_tokens": "9"}, {"prompt_tokens": 10**30}, {"more": 1},
+])  # fmt: skip
+def test_stats_that_are_no_such_numbers_are_one_line(changes, tmp_path):
+    (tmp_path / "talk.jsonl").write_bytes(file(USER, with_stats()))
+    assert load(tmp_path / "talk.jsonl").messages[1].stats == Stats(9, 4, 3, 0.5, 1)
+    (tmp_path / "talk.jsonl").write_bytes(file(USER, with_stats(**changes)))
+    with pytest.raises(ConversationFileError, match="byte 1[0-9]+: stats are the numbers prompt_tokens, reused_tokens"):
+        load(tmp_path / "talk.jsonl")

@@ -1,0 +1,34 @@
+"""What `--schema` and `--json` ask for: the user's own class, list of one or JSON schema, by name, or a file.
+
+Looks names up, and evaluates nothing else.
+"""
+
+import re
+
+from nbllm.chat.conversation import wanted
+from nbllm.chat.schema import Schema
+from nbllm.errors import OptionError
+from nbllm.jupyter.interpolate import names
+
+_LIST = re.compile(r"list\[(.+)\]")
+_TYPES = {each.__name__: each for each in (str, int, float, bool, list, dict)}
+
+
+def schema(shell, given) -> Schema | None:
+    """The schema of the options given, if there is one; raises OptionError if it is none or cannot be used."""
+    if given.schema is None:
+        return wanted(None, given.json)
+    return wanted(Schema(_named(names(shell), given.schema.strip())), given.json)
+
+
+def _named(known, name):
+    if match := _LIST.fullmatch(name):
+        inner = _named(known, match[1].strip())
+        if isinstance(inner, (str, dict)):
+            raise OptionError(f"--schema {name}: {match[1]} is no class; name one, or a schema of a list")
+        return list[inner]
+    try:
+        value = known[name]
+    except KeyError:
+        return _TYPES.get(name, name)  # or the name of a file
+    return value
