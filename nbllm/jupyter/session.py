@@ -88,14 +88,14 @@ class Session:
             self._running.stop()
 
     def ask(
-        self, prompt: str, sampling: Sampling, system: str | None = None, new=False, cell: str | None = None, schema=None,
-        alternatives=0,
+        self, prompt: str, sampling: Sampling, system: str | None = None, new=False, schema=None, alternatives=0,
+        cell: str | None = None,
     ):  # fmt: skip
         """The job that asks: loads the model if need be, then yields what the conversation yields.
 
-        system : replaces the conversation's system prompt; new : starts a new conversation first; cell : which cell of a
-        notebook this is the question of, so that asking it again takes the conversation back to there; schema, alternatives :
-        as of `Chat.stream`.
+        system : replaces the conversation's system prompt; new : starts a new conversation first; schema, alternatives :
+        as of `Chat.stream`; cell : which cell of a notebook this is the question of, so that asking it again takes the
+        conversation back to there.
         """
 
         def job(stop):
