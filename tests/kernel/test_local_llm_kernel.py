@@ -175,7 +175,8 @@ def test_an_interrupt_reaches_what_no_cell_waits_for(local_llm):
                   "handle = now.submit(now.ask('Tell me a long story.', now.sampling(max_tokens=5000)))\n"
                   "while len(handle.events) < 20: pass")  # fmt: skip
     local_llm.interrupt()
-    local_llm.run("%%py\nreason = handle.wait()[-1].finish_reason")
+    while local_llm.run("%%py\nreason = handle.wait()[-1].finish_reason").reply.get("ename") == "KeyboardInterrupt":
+        pass  # the signal may come as late as in this cell
     assert local_llm.value("reason") == "stopped"
     assert local_llm.run("And then?").reply["status"] == "ok"
 
