@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from nbllm.chat.code import fenced
 from nbllm.errors import OptionError
-from nbllm.runtime.events import Stats
 
 OVERFLOW = {  # what to do when the context is full
     "drop": "drop the oldest exchanges, and say so",
@@ -20,10 +19,10 @@ class Answer(dict):
 
     Attributes
     ----------
-    stats : Stats or None
+    stats : runtime.events.Stats or None
     """
 
-    stats: Stats | None = None
+    stats = None
 
 
 @dataclass

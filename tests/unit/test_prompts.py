@@ -96,7 +96,7 @@ def test_a_model_without_a_template_is_asked_in_its_family_s_form_and_stops_at_t
     with load(path) as model:
         chat, options = Chat(model), []
         generate = model.generate
-        model.generate = lambda ids, flag, **sampling: options.append(sampling) or generate(ids, flag, **sampling)
+        model.generate = lambda *given, **sampling: options.append(sampling) or generate(*given, **sampling)
         events = list(chat.stream("Hi", max_tokens=2, stop="END"))
         assert events[0] == Notice("The model file has no chat template; the Vicuna form is used.")
         assert options[0]["stop"] == ("END", "USER:")
