@@ -196,6 +196,7 @@ class Model:
         ContextFullError
             There are more ids than the context holds.
         """
+        self.engine.weights.check()
         return self.engine.logits(self._known(ids, least=1))
 
     def generate(self, prompt, stop_flag: StopFlag | None = None, constraint=None, alternatives=0, **sampling):
@@ -226,6 +227,7 @@ class Model:
         ContextFullError
             The prompt does not fit in the context.
         """
+        self.engine.weights.check()
         options = Sampling().updated(**sampling)
         ids = self._known(self.tokenize(prompt) if isinstance(prompt, str) else prompt, least=1)
         flag = stop_flag or StopFlag()
@@ -236,6 +238,7 @@ class Model:
         """Replies that are written together, with a cache of their own: as large as they can use, in half of the memory that
         is free; at least the context of one."""
         engine, model = self.engine, shape(self.metadata)
+        engine.weights.check()
         most = min(BATCH_ROOM, MAX_OUTPUTS * engine.context)
         fits = model.context(0, memory().free // 2, most, engine.cache.bits) if model else 0
         return Batch(engine.twin(max(fits, engine.context)))
