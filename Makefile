@@ -2,6 +2,7 @@
 # make lab    the same notebook, live in JupyterLab
 # make test   from nothing to the whole test suite
 # make test-emulated   the kernels for processors that this one is not, on Debian; see CONTRIBUTING
+# make fuzz   opens CASES=100000 damaged model files, from case FIRST=0 on, and saves those that something is wrong with
 # make bench  measures speed, also of MODELS="FILE ...", beside the other engines that `make peers` installs
 # make peers  installs them, in a Python of their own: some minutes, for llama.cpp is compiled for this processor
 #
@@ -13,7 +14,7 @@ SOURCES := $(shell find nbllm kernels_src kernelspec -type f -not -name '*.pyc')
 
 export PATH := $(VENV)/bin:$(PATH)
 
-.PHONY: demo lab test test-emulated bench peers clean
+.PHONY: demo lab test test-emulated fuzz bench peers clean
 .SECONDARY:
 
 # Notebooks and tests run in a folder from which `import nbllm` finds what is installed, not this folder's sources.
@@ -31,6 +32,9 @@ test: $(VENV)/installed-test
 
 test-emulated: $(VENV)/installed-test | $(VENV)/arm64
 	cd tests && NBLLM_ARM64=$(VENV)/arm64 pytest emulated/check_emulated.py
+
+fuzz: $(VENV)/installed-test
+	cd tests && python fuzz/run.py $(or $(CASES),100000) $(or $(FIRST),0) $(VENV)/fuzz
 
 bench: $(VENV)/installed-demo
 	nbllm pull

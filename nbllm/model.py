@@ -4,6 +4,7 @@ Knows nothing of conversations, threads or where text is shown.
 """
 
 import operator
+import os
 import sys
 from contextlib import closing
 
@@ -21,6 +22,8 @@ from nbllm.runtime.weights import packing
 from nbllm.text import TextStream
 from nbllm.tokenizers import load_tokenizer
 
+# The process whose compute threads may be running. A fork has none of them, and OpenMP would wait for them for ever.
+_computing = None
 BATCH_ROOM = 1 << 16  # most positions in the cache of a batch
 
 
@@ -107,8 +110,24 @@ def loading(
             if stop_flag is not None and stop_flag.is_set():
                 raise Stopped(f"Stopped; the model is still {replaces.name}.")
             replaces.close()
+        threads, alone = _threads(threads)
+        notice = " ".join(filter(None, (notice, alone))) or None
         engine = Engine(gguf, context, threads, weights, cache_bits)
     return Model(name, path, gguf.metadata, tokenizer, engine, notice)
+
+
+def _threads(threads):
+    """How many threads to load a model with, and one line for the user if they are fewer because this process is a fork."""
+    global _computing
+    _computing = _computing or os.getpid()
+    if _computing == os.getpid() or threads == 1:
+        return threads, None
+    if threads is not None:
+        raise OptionError(
+            f"threads={threads!r} cannot be in a fork of a process that had a model loaded: give 1, or start it by "
+            "multiprocessing's 'spawn'"
+        )
+    return 1, "This process is a fork of one that had a model loaded, so one thread computes; 'spawn' would allow more."
 
 
 def _default_model():
@@ -141,6 +160,7 @@ class Model:
         self.metadata = metadata
         self.tokenizer = tokenizer
         self._engine = engine
+        self._process = os.getpid()
 
     def __repr__(self):
         return f"<Model {self.name}>"
@@ -196,6 +216,7 @@ class Model:
         ContextFullError
             There are more ids than the context holds.
         """
+        self._check()
         return self.engine.logits(self._known(ids, least=1))
 
     def generate(self, prompt, stop_flag: StopFlag | None = None, constraint=None, alternatives=0, **sampling):
@@ -226,6 +247,7 @@ class Model:
         ContextFullError
             The prompt does not fit in the context.
         """
+        self._check()
         options = Sampling().updated(**sampling)
         ids = self._known(self.tokenize(prompt) if isinstance(prompt, str) else prompt, least=1)
         flag = stop_flag or StopFlag()
@@ -236,9 +258,19 @@ class Model:
         """Replies that are written together, with a cache of their own: as large as they can use, in half of the memory that
         is free; at least the context of one."""
         engine, model = self.engine, shape(self.metadata)
+        self._check()
         most = min(BATCH_ROOM, MAX_OUTPUTS * engine.context)
         fits = model.context(0, memory().free // 2, most, engine.cache.bits) if model else 0
         return Batch(engine.twin(max(fits, engine.context)))
+
+    def _check(self):
+        """Refuse a request that would end the process, or never end."""
+        self.engine.weights.check()
+        if self._process != os.getpid() and self.engine.threads > 1:
+            raise NbLLMError(
+                f"the model {self.name} was loaded before this process was forked, and its threads are not here; load it "
+                "with threads=1, or load it in a process started by multiprocessing's 'spawn'"
+            )
 
     def close(self):
         """Give back the memory. A closed model cannot be used again."""

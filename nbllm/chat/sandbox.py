@@ -6,12 +6,16 @@ messages.
 
 How the budget holds: every line of Python that runs for a template is a step, which bounds loops and recursion. What
 can make much out of little in one step is checked before it runs, and what a step has made is measured, so that no
-value is ever larger than LIMIT, and what the next step does with it in C is short.
+value is ever larger than LIMIT, and what the next step does with it in C is short. As many short ones can be long, the
+time is looked at, too: that of this thread on the processor, so that a busy machine is no reason to fail.
 """
 
 import datetime
 import json
+import math
 import sys
+import threading
+import time
 
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
@@ -19,8 +23,9 @@ from jinja2.runtime import Namespace
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-LIMIT = 1 << 24  # of a value: characters, and values within values
+LIMIT = 1 << 22  # of a value: characters, and values within values; more fit in no model's context
 STEPS = 1_000_000  # lines of Python for one prompt
+SECONDS = 0.8  # of the processor, for one prompt; honest templates take milliseconds
 NUMBER = 1 << 20  # largest whole number that may be given to a function
 BITS = 4096  # of a whole number
 
@@ -37,6 +42,9 @@ METHODS = {
     int: [],
     float: [],
 }
+
+
+_clock = threading.local()  # its `end`: by when this thread must be done, as of `time.thread_time`
 
 
 class Refusal(Exception):
@@ -74,9 +82,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             nonlocal steps
             steps += 1
             check(steps, STEPS, "steps")
+            check_time()
             return count
 
-        before = sys.gettrace()
+        before, _clock.end = sys.gettrace(), time.thread_time() + SECONDS
         sys.settrace(count)
         try:
             parts, length = [], 0
@@ -87,6 +96,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return "".join(parts)
         finally:
             sys.settrace(before)
+            del _clock.end
 
     def call_binop(self, context, operator, left, right):
         if operator == "%" and isinstance(left, str):
@@ -96,6 +106,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return measured(super().call_binop(context, operator, left, right))
 
     def call(self, context, function, *args, **kwargs):
+        check_time()
         for value in (*args, *kwargs.values()):
             if isinstance(value, int):
                 check(abs(value), NUMBER, "as an argument")
@@ -126,7 +137,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 class Measuring(NodeTransformer):
-    """Has every literal and the result of every filter measured, and `a ~ b` joined by `concat`."""
+    """Has every literal and the result of every filter, comparison and slice measured, and `a ~ b` joined by `concat`."""
 
     def measure(self, node):
         self.generic_visit(node)
@@ -134,7 +145,10 @@ class Measuring(NodeTransformer):
             return node
         return nodes.Filter(node, "measured", [], [], None, None, lineno=node.lineno)
 
-    visit_List = visit_Tuple = visit_Dict = visit_Filter = measure
+    visit_List = visit_Tuple = visit_Dict = visit_Filter = visit_Compare = measure
+
+    def visit_Getitem(self, node):
+        return self.measure(node) if isinstance(node.arg, nodes.Slice) else self.generic_visit(node)
 
     def visit_Concat(self, node):
         self.generic_visit(node)
@@ -167,6 +181,11 @@ def check(amount, limit, unit):
         raise TooMuch(f"it asks for {amount:,} {unit}, and {limit:,} is the limit")
 
 
+def check_time():
+    if time.thread_time() > getattr(_clock, "end", math.inf):
+        raise TooMuch("it takes longer than a second")
+
+
 def size(value) -> int:
     """Characters and values in a value, as far as LIMIT."""
     total, rest = 0, [value]
@@ -181,6 +200,7 @@ def size(value) -> int:
 
 
 def measured(value):
+    check_time()
     check(size(value), LIMIT, "characters or values")
     return value
 

@@ -11,7 +11,7 @@ from jinja2 import TemplateSyntaxError
 from nbllm.chat.sandbox import Refusal, Sandbox, check
 from nbllm.errors import ModelFileError, OptionError
 
-SOURCE = 1 << 18  # characters of a template; those in use have up to 17,000
+SOURCE = 1 << 16  # characters of a template; those in use have up to 17,000
 
 
 def render(template, messages, bos="", eos="", add_generation_prompt=True, specials=()):

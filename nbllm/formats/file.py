@@ -4,7 +4,6 @@ Metadata goes by GGUF's keys, tensors by GGUF's names and today's block layouts 
 has; so nothing after this needs to know it. Refuses to know what a key or a tensor means.
 """
 
-import mmap
 import os
 import stat
 import weakref
@@ -16,6 +15,7 @@ import numpy as np
 from ..errors import ModelFileError, ModelNotFoundError
 from .blocks import BlockType
 
+WINDOW = 1 << 16  # bytes that are read at a time of what stands before the tensors' bytes
 SMALLEST = 24  # bytes; no container's header and first entry are shorter
 FETCH_AGAIN = "the file is damaged or incomplete; fetch it again"
 
@@ -45,9 +45,9 @@ class Tensor:
 
     @property
     def data(self):
-        """uint8 (rows, row_bytes), or (row_bytes,) for one dimension: read-only; of the mapped file if it can be."""
-        start = self.offset - self._file.start
-        raw = self._file.bytes[start : start + self.nbytes]  # (nbytes,) uint8
+        """uint8 (rows, row_bytes), or (row_bytes,) for one dimension: all of it, read now, and read-only."""
+        raw = self.read()  # (nbytes,) uint8
+        raw.flags.writeable = False
         return raw.reshape(*self.shape[:-1], -1)
 
     def read(self, start=0, stop=None):
@@ -59,8 +59,8 @@ class Tensor:
 class ModelFile:
     """An open model file; `open_model` opens one. Use it as a context manager, or call `close()`.
 
-    The tensors' bytes are mapped, not read. A view taken before `close()` stays valid and keeps the mapping alive.
-    Touching what was cut off a file that is mapped ends the process (SIGBUS); `read` raises an error then.
+    It is read and never mapped: touching what was cut off a mapped file would end the process (SIGBUS), and with it the
+    user's variables; `read` raises an error then.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class ModelFile:
 
 
 class File:
-    """A file, open and mapped, shared by all its tensors so that one `close()` lets go of it.
+    """An open file, shared by all its tensors so that one `close()` lets go of it.
 
     Parameters
     ----------
@@ -133,17 +133,11 @@ class File:
         self.size = os.fstat(file).st_size
         if self.size < SMALLEST:
             raise ModelFileError(f"{self.path.name!r} has {self.size} bytes, fewer than any model file; {FETCH_AGAIN}.")
-        try:
-            self.data = mmap.mmap(file, self.size, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:  # ValueError: it has become shorter
-            raise ModelFileError(f"{str(path)!r} cannot be read: {error}.") from None
-        self._bytes = np.frombuffer(self.data, np.uint8)  # (size,) uint8
 
     @property
-    def bytes(self):
-        if self._bytes is None:
-            raise ValueError("the model file is closed")
-        return self._bytes
+    def data(self):
+        """A new Window of this file."""
+        return Window(self)
 
     def read(self, start, stop):
         out = np.empty(stop - start, np.uint8)
@@ -173,7 +167,23 @@ class File:
     def close(self):
         self._file.close()
         self._release()
-        self._bytes = self.data = None  # the mapping itself goes with the last view of it
+
+
+class Window:
+    """A file as a sequence of bytes, of which only a few are held: `data[at]`, `data[start:stop]`, as of bytes."""
+
+    def __init__(self, file):
+        self._file, self._start, self._held = file, 0, b""
+
+    def __getitem__(self, key):
+        if not isinstance(key, slice):
+            return self[key : key + 1][0]
+        start, stop, _ = key.indices(self._file.size)
+        if not self._start <= start <= stop <= self._start + len(self._held):
+            end = max(stop, min(start + WINDOW, self._file.size))
+            self._held = self._file.read(self._file.start + start, self._file.start + end).tobytes() if start < stop else b""
+            self._start = start
+        return self._held[start - self._start : stop - self._start]
 
 
 def _open(path):
@@ -216,10 +226,7 @@ class Cursor:
             self.fail(f"{what} needs {size} bytes, the file has {self.size - self.position} more")
 
     def array(self, dtype, count, what):
-        self.need(count * dtype.itemsize, what)
-        values = np.frombuffer(self.data, dtype, count, self.position)  # (count,) dtype
-        self.position += values.nbytes
-        return values.copy()
+        return np.frombuffer(self.take(count * dtype.itemsize, what), dtype).copy()  # (count,) dtype
 
     def integer(self, dtype, what):
         return int(self.array(np.dtype(dtype), 1, what)[0])
@@ -252,6 +259,9 @@ class Cursor:
             self.fail(f"{what} is not UTF-8")
 
 
-def short(text):
-    """A key or name as it may stand in a message: quoted, on one line, not too long."""
-    return repr(text if len(text) <= 80 else text[:77] + "...")
+def short(value):
+    """A key, name or value as it may stand in a message: quoted, on one line, not too long."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 80 else value[:77] + "...")
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."

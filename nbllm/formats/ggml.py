@@ -34,12 +34,6 @@ class OldTensor(Tensor):
     _pieces: tuple = field(repr=False, compare=False)  # of (File, offset, bytes)
     _by_columns: bool = field(repr=False, compare=False)  # whether the pieces are columns of it, or rows
 
-    @property
-    def data(self):
-        raw = self.read()  # (nbytes,) uint8
-        raw.flags.writeable = False
-        return raw.reshape(*self.shape[:-1], -1)
-
     def read(self, start=0, stop=None):
         stop = self.nbytes if stop is None else stop
         count, pieces = math.prod(self.shape[:-1]), len(self._pieces)  # rows

@@ -194,16 +194,18 @@ class _Cursor(Cursor):
         A vocabulary has hundreds of thousands of strings. Reading one byte of each length, decoding all of them at
         once with NUL between them, and splitting there, costs a fraction of as many calls.
         """
-        data, position, starts, width = self.data, self.position, [], self.length.itemsize
+        width = self.length.itemsize
+        data = self.data[self.position : self.position + count * (width + 255)]
+        position, starts = 0, []
         try:
             for _ in range(count):
                 starts.append(position)
                 position += width + data[position]
         except IndexError:
             return None
-        region = np.frombuffer(data[self.position : position], np.uint8).copy()  # (bytes of all strings,) uint8
-        starts = np.array(starts, np.int64) - self.position  # (count,)
-        if position > self.size or any(region[starts + i].any() for i in range(1, width)):
+        region = np.frombuffer(data[:position], np.uint8).copy()  # (bytes of all strings,) uint8
+        starts = np.array(starts, np.int64)  # (count,)
+        if position > len(data) or any(region[starts + i].any() for i in range(1, width)):
             return None
         keep = np.ones(len(region), bool)
         for i in range(1, width):
@@ -212,5 +214,5 @@ class _Cursor(Cursor):
         texts = region[keep].tobytes().decode("utf-8", "surrogateescape").split("\0")[1:]
         if len(texts) != count:
             return None
-        self.position = position
+        self.position += position
         return texts

@@ -2,7 +2,8 @@
 
 A file holds a header of one page and then the packed bytes. It is written under another name and renamed when it is
 whole and on the disk, so whatever has its name is whole: a process that was killed leaves a part behind, which the next
-one deletes, and no one ever maps a file that may become shorter. Two processes may write the same file at once; one
+one deletes, and no one ever maps a file that nbllm makes shorter; nor does anyone else by mistake, for it may only be
+read. Two processes may write the same file at once; one
 of them is then used by both. When room is needed, the files go that were not used for the longest time, but none that a
 process has mapped. Knows nothing of models or layouts: keys and bytes are given to it.
 """
@@ -129,10 +130,21 @@ def find(folder: Path, key: str, size: int):
         header = _read_header(file)
         if (header.get("key"), header.get("size")) != (key, size):
             return None
-        mapping = mmap.mmap(file.fileno(), HEADER + size, access=mmap.ACCESS_READ)
+        try:
+            mapping = mmap.mmap(file.fileno(), HEADER + size, access=mmap.ACCESS_READ)
+        except ValueError:  # it was cut just now
+            return None
     with suppress(OSError):  # a cache that may only be read: then it is not ours to keep in order
         os.utime(place)
     return np.frombuffer(mapping, np.uint8, size, HEADER)
+
+
+def intact(data) -> bool:
+    """Whether the file that `find` mapped still has all its bytes. Asks the system, reads nothing."""
+    mapping = data
+    while not isinstance(mapping, mmap.mmap):
+        mapping = mapping.obj if isinstance(mapping, memoryview) else mapping.base
+    return mapping.size() >= HEADER + data.size
 
 
 def store(folder: Path, key: str, size: int, model: str, pieces):
@@ -173,6 +185,7 @@ def store(folder: Path, key: str, size: int, model: str, pieces):
             file.write(_header(key, size, model))
             file.flush()
             os.fsync(descriptor)
+            _protect(descriptor)
         return _place(part, folder, key, size)
     finally:
         Path(part).unlink(missing_ok=True)
@@ -217,6 +230,12 @@ def _lock(file, shared=False):
             fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
 
 
+def _protect(file):
+    """Have a file (a path or a descriptor) that is mapped be read only: who cuts it ends the processes that use it."""
+    if fcntl:  # elsewhere a mapped file cannot be cut, and one that may only be read cannot be deleted
+        os.chmod(file, 0o400)
+
+
 def _delete(path):
     """Delete a file unless a process uses it; whether it is gone."""
     try:
@@ -225,8 +244,13 @@ def _delete(path):
         if fcntl is None:
             path.unlink()
             return True
+        path.chmod(0o600)  # some network file systems lock only what may be written to
         with path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _protect(path)
+                raise
             path.unlink()
     except FileNotFoundError:
         return True

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import Stopped
+from ..errors import ModelFileError, Stopped
 from . import packed_cache
 from .events import Packing, StopFlag, finish
 from .models import architecture
@@ -39,6 +39,20 @@ class Weights:
     data: np.ndarray
     path: Path | None = None
     notice: str | None = None
+
+    def check(self):
+        """To be called before each request, not in each step: whoever reads what was cut off a mapped file is ended.
+
+        Raises
+        ------
+        ModelFileError
+            Somebody has cut the file in the cache.
+        """
+        if self.path is not None and not packed_cache.intact(self.data):
+            raise ModelFileError(
+                f"the packed weights in {str(self.path)!r} were cut short by another program while they were in use; "
+                "load the model again, then they are made anew"
+            )
 
 
 def load_weights(gguf) -> Weights:

@@ -161,6 +161,7 @@ def test_other_content_has_another_key(tmp_path, monkeypatch):
 ], ids=["cut", "longer", "no header", "empty", "zeros", "zeros only of a header", "a list", "not UTF-8", "foreign", "another key"])  # fmt: skip
 def test_a_damaged_file_is_made_anew(folder, tiny_model, in_memory, damage):
     path = weights(tiny_model).path
+    path.chmod(0o600)
     path.write_bytes(damage(path.read_bytes()))
     got = weights(tiny_model)
     np.testing.assert_array_equal(got.data, in_memory)

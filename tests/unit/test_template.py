@@ -102,6 +102,7 @@ def test_python_is_out_of_reach(template):
 
 
 GROW = "{% set ns = namespace(x='a' * 10000, l=[1]) %}{% for i in range(60) %}STEP{% endfor %}{{ ns.x|length }}"
+LARGE = "{% set a = 'a' * 4000000 %}"
 HOSTILE = {
     "long loop": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "long range": "{% for i in range(999999999) %}{% endfor %}",
@@ -127,6 +128,17 @@ HOSTILE = {
     "calls nested": GROW.replace("STEP", "{% set ns.l = dict(a=ns.l, b=ns.l) %}") + "{{ ns.l }}",
     "long texts in a list": "{% set x = 'a' * 9999999 %}{% set l = [x, x, x, x] %}{{ l }}",
     "namespaces nested": GROW.replace("STEP", "{% set ns.l = namespace(a=ns.l, b=ns.l) %}") + "{{ ns.l }}{{ 1 // 0 }}",
+    "work in every step": LARGE + "{% for i in range(99999) %}{{ a.upper() | length }}{% endfor %}",
+    "search in every step": LARGE + "{% for i in range(99999) %}{{ ('a' * 999 ~ 'b') in a }}{% endfor %}",
+    "search in one step": LARGE + "{{ " + " or ".join(["('a' * 999 ~ 'b') in a"] * 400) + " or 1 // 0 }}",
+    "slices": LARGE + "{% for i in range(99999) %}{% set b = a[1:] %}{% endfor %}",
+    "splits": LARGE + "{% for i in range(99999) %}{% set b = a.split('a') %}{% endfor %}",
+    "sorted in every step": "{% set l = range(99999) | list %}{% for i in range(99999) %}{% set b = l | sort %}{% endfor %}",
+    "recursive loop": "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+    "deep json": GROW.replace("range(60)", "range(50000)").replace("STEP", "{% set ns.l = [ns.l] %}") + "{{ ns.l | tojson }}",
+    "deep text": GROW.replace("range(60)", "range(50000)").replace("STEP", "{% set ns.l = [ns.l] %}") + "{{ ns.l }}",
+    "indented": "{{ ('\n' * 4000000) | indent(2) }}",
+    "long time": "{{ strftime_now('%Y' * 2000000) }}{{ 1 // 0 }}",
     "numbers": GROW.replace("STEP", "{% set ns.l = ns.l[0] * 2 ** 4000 %}{% set ns.l = [ns.l * ns.l] %}"),
     "wide format": "{{ '{:>999999999}'.format('x') }}{{ '%0999999999d' % 1 }}",
     "wide method": "{{ 'x'.center(999999999) }}",
@@ -148,9 +160,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("template", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_or_broken_template_is_one_line_in_bounded_time_and_memory(template):
-    begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun, before = time.thread_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert_refused(template)
-    assert time.monotonic() - begun < 60  # a bound for slow machines; without the budget it would not end
+    assert time.thread_time() - begun < 10  # about 1; a bound for slow machines, and without the budget it would not end
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 

@@ -1,6 +1,7 @@
 """The architectures: one file each, found by the name that a file gives in `general.architecture`."""
 
 from ...errors import ModelFileError
+from ...formats.file import short
 from .gemma import Gemma
 from .gemma2 import Gemma2
 from .gemma3 import Gemma3
@@ -43,8 +44,8 @@ def architecture(metadata):
         The file names none, or one that is not here.
     """
     name = metadata.get("general.architecture")
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ModelFileError(
-            f"the file's architecture is {name!r}, which nbllm does not run yet; it runs {', '.join(ARCHITECTURES)}."
+            f"the file's architecture is {short(name)}, which nbllm does not run yet; it runs {', '.join(ARCHITECTURES)}."
         )
     return ARCHITECTURES[name]

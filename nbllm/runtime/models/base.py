@@ -4,6 +4,7 @@ import numpy as np
 
 from ...errors import ModelFileError
 from ...formats.blocks import dequantize
+from ...formats.file import short
 
 MISSING = object()
 
@@ -29,21 +30,25 @@ class Source:
             raise ModelFileError(f"the file lacks {key!r}, without which it cannot be run; use another file.")
         if isinstance(value, np.ndarray) and value.size and (value == value[0]).all():
             value = value[0].item()  # some writers give one value for each layer
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or (kind is int and value != int(value)):
-            raise ModelFileError(f"{key!r} is {value!r}, not one {'whole ' * (kind is int)}number: nbllm cannot run this file.")
+        # what is no number, or infinite, leaves no number when divided by 1, and that counts as true
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or (kind is int and value % 1):
+            raise ModelFileError(f"{key!r} is {short(value)}, not one {'whole ' * (kind is int)}number: nbllm cannot run this file.")
         if not low <= value <= high:
             raise ModelFileError(f"{key!r} is {value}, outside of {low} to {high}: the file is damaged, or not supported.")
         return kind(value)
 
     def word(self, key, default):
         """The text of a key of this architecture."""
-        return self.metadata.get(f"{self.prefix}.{key}", default)
+        value = self.metadata.get(f"{self.prefix}.{key}", default)
+        if not isinstance(value, str):
+            raise ModelFileError(f"'{self.prefix}.{key}' is {short(value)}, not a text: the file is damaged.")
+        return value
 
     def flag(self, key, default):
         """The truth value of a key of this architecture."""
         value = self.metadata.get(f"{self.prefix}.{key}", default)
         if not isinstance(value, (bool, np.bool_)):
-            raise ModelFileError(f"'{self.prefix}.{key}' is {value!r}, neither true nor false: the file is damaged.")
+            raise ModelFileError(f"'{self.prefix}.{key}' is {short(value)}, neither true nor false: the file is damaged.")
         return bool(value)
 
     def has(self, name):

@@ -1,0 +1,105 @@
+"""A model file, or its packed form, that changes while it is loaded or used: one line, or no effect, never a signal."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import tiny_gguf
+
+import nbllm
+from nbllm.errors import ModelFileError
+
+PROGRAM = """
+import os, sys
+import nbllm
+from nbllm.errors import NbLLMError
+from nbllm.formats import file
+from nbllm.runtime import packed_cache
+
+path, what, moment = sys.argv[1:]
+
+def change():
+    target = packed_cache.path(packed_cache.folder(), key[0]) if what.startswith("packed") else path
+    if what.endswith("cut"):
+        os.chmod(target, 0o600)
+        os.truncate(target, 0)
+    elif what.endswith("deleted"):
+        os.unlink(target)
+    elif what.endswith("replaced"):
+        with open(target + ".new" if isinstance(target, str) else target.with_suffix(".new"), "wb") as new:
+            new.write(b"GGUF" + bytes(5000))
+        os.replace(new.name, target)
+
+key = []
+find = packed_cache.find
+def noted(folder, name, size):
+    key[:] = [name]
+    return find(folder, name, size)
+packed_cache.find = noted
+
+if moment != "used":  # change it at the n-th reading of bytes
+    reads, read = [], file.File.read
+    def counted(self, start, stop):
+        reads.append(start)
+        if len(reads) == int(moment):
+            change()
+        return read(self, start, stop)
+    file.File.read = counted
+try:
+    model = nbllm.load(path, threads=1)
+    first = model.logits([1, 2, 3])
+    if moment == "used":
+        change()
+    assert (model.logits([1, 2, 3]) == first).all()
+    list(model.generate([1, 2, 3], max_tokens=3))
+    print("the same")
+except NbLLMError as error:
+    print("told:", error)
+"""
+
+
+def outcome(tmp_path, what, moment):
+    path = tiny_gguf.write_llama(tmp_path / "m.gguf", layers=1)
+    environment = os.environ | {"NBLLM_CACHE": str(tmp_path / "packed"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PROGRAM, str(path), what, str(moment)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert ran.returncode == 0, ran.stderr + signal.strsignal(abs(ran.returncode))
+    assert len(ran.stdout.splitlines()) == 1
+    return ran.stdout.strip()
+
+
+@pytest.mark.parametrize("moment", [1, 3, 9, "used"])
+@pytest.mark.parametrize("what", ["cut", "deleted", "replaced"])
+def test_a_model_file_that_changes_is_told_or_has_no_effect(tmp_path, what, moment):
+    told = outcome(tmp_path, what, moment)
+    if what == "cut" and moment != "used":
+        assert "cut short" in told
+    else:
+        assert told == "the same"
+
+
+@pytest.mark.parametrize("what", ["packed deleted", "packed replaced"])
+def test_packed_weights_that_are_deleted_or_replaced_have_no_effect(tmp_path, what):
+    assert outcome(tmp_path, what, "used") == "the same"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a mapped file cannot be cut there")
+def test_packed_weights_that_are_cut_are_told_at_the_next_request(tmp_path):
+    told = outcome(tmp_path, "packed cut", "used")
+    assert told.startswith("told:") and "cut short" in told and "load the model again" in told
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a mapped file cannot be cut there")
+def test_packed_weights_may_only_be_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("NBLLM_CACHE", str(tmp_path / "packed"))
+    with nbllm.load(tiny_gguf.write_llama(tmp_path / "m.gguf", layers=1), threads=1) as model:
+        assert model.engine.weights.path.stat().st_mode & 0o222 == 0
+
+
+def test_a_model_file_that_is_cut_before_it_is_loaded_is_one_line(tmp_path):
+    path = tiny_gguf.write_llama(tmp_path / "m.gguf", layers=1)
+    os.truncate(path, path.stat().st_size - 100)
+    with pytest.raises(ModelFileError, match="m.gguf.*ends at byte"):
+        nbllm.load(path)

@@ -1,0 +1,101 @@
+"""Damaged model files never do worse than a refusal in one line: no signal, no hang, no runaway memory, no silent accept.
+
+`make fuzz` tries many more. Where each check is, and what holds it:
+
+| what is checked                                        | where                                   | test                      |
+|--------------------------------------------------------|-----------------------------------------|---------------------------|
+| first bytes, version, byte order, least size           | formats/open.py, gguf.py, ggjt.py, file.py | test_gguf, test_old_files |
+| numbers of tensors and keys, by what the file has room for | `Cursor.count`, `ggml.vocabulary`    | the same                  |
+| length of a text, key or name; UTF-8; not empty        | `Cursor.raw`, `Cursor.text`             | the same                  |
+| value types; arrays: element type, size; none of arrays | `gguf._Cursor.value`                   | test_gguf                 |
+| a key, or a tensor, that is there twice                | `gguf._part`, `gguf._tensors`, `ggml.records` | test_gguf, test_old_files |
+| alignment: u32, a power of two, at most 1 MiB          | `gguf._alignment`                       | test_gguf                 |
+| dimensions 1 to 4, none 0; rows of whole blocks; block type known | `gguf._tensor`, `ggml.records` | test_gguf, test_old_files |
+| offsets follow each other; all bytes within the file   | `gguf._tensors`, `ggml.records`         | test_gguf, test_old_files |
+| parts belong together                                  | `gguf.read_gguf`, `ggml.joined`         | test_gguf, test_old_files |
+| hyper-parameters: there, a number, within bounds       | `models.base.Source.number`, `ggml.header` | here, test_hyper_parameters |
+| every tensor there, in its shape, and none besides     | `models.base.Source.tensor`, `refuse_others` | here                 |
+| heads divide, rope fits in a head                      | `models.decoder.Decoder._heads`         | here                      |
+| tokens as many as rows; special ids, types, scores fit | tokenizers/base.py, spm.py, decoder.py  | here, test_tokenizer      |
+| scales of before GGUF are finite                       | `eras.Era.modern`                       | test_old_files            |
+| logits are finite, whatever the weights                | runtime/sampling.py                     | here                      |
+| the file is cut, replaced or deleted meanwhile         | `file.File.read`, which never maps      | test_changing_files       |
+| memory, before it is taken                             | runtime/estimate.py                     | here: RLIMIT_AS           |
+"""
+
+import random
+
+import numpy as np
+import pytest
+import tiny_gguf
+from fuzz.damage import AIMED, BLIND, case, fields
+from fuzz.run import run
+from fuzz.seeds import names, seeds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nbllm
+from nbllm.errors import ModelFileError, NbLLMError
+from nbllm.formats.open import open_model
+
+FOUND = ()  # numbers of cases that something was wrong with once
+
+
+def test_damaged_files_never_do_worse_than_a_refusal(tmp_path):
+    numbers = [*FOUND, *range(2000)]
+    counts, findings = run(numbers, tmp_path)
+    assert findings == []
+    assert counts["ran"] + counts["refused"] == len(numbers)
+    assert min(counts.values()) > 100  # both happen, so the test reaches both sides
+
+
+@pytest.mark.parametrize("name", seeds())
+def test_what_is_damaged_runs_before(tmp_path, name):
+    for path, raw in zip(names(name), seeds()[name], strict=True):
+        (tmp_path / path).write_bytes(raw)
+    with nbllm.load(tmp_path / names(name)[0], threads=1, progress=lambda done, total: None) as model:
+        assert np.isfinite(model.logits([0, 1, 2, 3])).all()
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(st.data())
+def test_any_damages_one_after_the_other_are_one_line_at_most(tmp_path_factory, data):
+    """With Hypothesis, which makes the least of what it finds."""
+    name = data.draw(st.sampled_from(sorted(seeds())))
+    parts = [bytearray(raw) for raw in seeds()[name]]
+    for damage in data.draw(st.lists(st.sampled_from(BLIND), max_size=3)):
+        damage(random.Random(data.draw(st.integers(0, 10**6))), parts[0], None)
+    aimed = data.draw(st.sampled_from(AIMED))
+    if parts[0] == seeds()[name][0]:
+        aimed(random.Random(data.draw(st.integers(0, 10**6))), parts[0], fields(name, 0))
+    folder = tmp_path_factory.mktemp("any")
+    for path, raw in zip(names(name), parts, strict=True):
+        (folder / path).write_bytes(raw)
+    try:
+        with open_model(folder / names(name)[0]) as file:
+            for tensor in file.tensors.values():
+                assert tensor.read(0, 1).size == 1
+    except ModelFileError as error:
+        assert "\n" not in str(error) and 20 < len(str(error)) < 1200
+
+
+def test_a_case_is_made_again_from_its_number():
+    assert all(case(number).parts == case(number).parts for number in range(50))
+    assert len({case(number).seed for number in range(400)}) == len(seeds())
+
+
+WRONG_KINDS = {"nan": float("nan"), "infinite": float("inf"), "text": "2", "none": np.array([], np.int32),
+               "two": np.array([1, 2], np.int32), "texts": ["a"], "true": True, "huge": np.uint64(2**63)}  # fmt: skip
+KEYS = [key for key in tiny_gguf.llama()[0] if key.startswith("llama.")] + ["llama.rope.scaling.type", "general.architecture"]
+
+
+@pytest.mark.parametrize("value", WRONG_KINDS.values(), ids=WRONG_KINDS)
+def test_hyper_parameters_of_a_wrong_kind_are_refused_by_their_name(tmp_path, value):
+    metadata, tensors = tiny_gguf.llama(layers=1)
+    for key in KEYS:
+        path = tmp_path / "m.gguf"
+        path.write_bytes(tiny_gguf.gguf_bytes(metadata | {key: value}, tensors))
+        with pytest.raises(NbLLMError) as caught:
+            nbllm.load(path, threads=1)
+        told = "architecture" if key == "general.architecture" else "scaling" if "scaling" in key else key
+        assert told in str(caught.value) and "\n" not in str(caught.value), key
