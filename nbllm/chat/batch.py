@@ -3,7 +3,9 @@
 Each gets the reply that it would get alone. Knows nothing of tables, threads or how replies are shown.
 """
 
+from nbllm.chat import grammar
 from nbllm.chat.reply import ReplyStream
+from nbllm.chat.schema import Schema
 from nbllm.errors import NbLLMError
 from nbllm.runtime.events import Done, StopFlag
 from nbllm.runtime.options import SEED_MAX, Sampling
@@ -20,12 +22,12 @@ class ChatBatch:
         Whose model, conversation and template are used; it stays as it is.
     options : Sampling
         With a seed: message number n is answered with the seed + n.
-    constraint : callable, optional
-        Makes a new constraint for a reply, as `runtime.generation.Generation` takes it.
+    schema : Schema, optional
+        Which each reply fits.
     """
 
-    def __init__(self, chat, options: Sampling, constraint=lambda: None):
-        self._chat, self._options, self._constraint = chat, options, constraint
+    def __init__(self, chat, options: Sampling, schema: Schema | None = None):
+        self._chat, self._options, self._schema = chat, options, schema
         self._batch = chat.model.batch()
         self._streams = {}  # number -> (TextStream, ReplyStream)
 
@@ -60,15 +62,17 @@ class ChatBatch:
 
     def _add(self, number, message):
         options = self._options.updated(seed=(self._options.seed + number) % (SEED_MAX + 1))
+        tokenizer, schema = self._chat.model.tokenizer, self._schema
         try:
-            text, ids, stops = self._chat.prompt(message)
-            self._batch.add(number, ids, options, self._chat.model.tokenizer.end_ids, self._constraint())
+            text, ids, stops = self._chat.prompt(schema.ask(message) if schema else message)
+            constraint = grammar.constraint(schema, tokenizer, text) if schema else None
+            self._batch.add(number, ids, options, tokenizer.end_ids, constraint)
         except NbLLMError as error:
             return error
-        tokenizer = self._chat.model.tokenizer
         self._streams[number] = (
-            TextStream(tokenizer, options.stop + stops), ReplyStream(text, tokenizer.space_prefix, options.seed)
-        )  # fmt: skip
+            TextStream(tokenizer, options.stop + (() if schema else stops)),
+            ReplyStream(text, tokenizer.space_prefix, options.seed, schema),
+        )
 
     def _take(self, number, event):
         """The reply or the error, if this event ends it."""

@@ -13,7 +13,8 @@ from nbllm import __version__
 from nbllm.catalogue import find, pull, pullable
 from nbllm.catalogue.places import fingerprint
 from nbllm.chat.batch import ChatBatch
-from nbllm.chat.conversation import Chat
+from nbllm.chat.conversation import Chat, wanted
+from nbllm.chat.schema import Schema
 from nbllm.chat.transcript import Transcript
 from nbllm.errors import ModelNotFoundError, NbLLMError
 from nbllm.model import load
@@ -42,6 +43,8 @@ class Work:
     system, messages
         Of the conversation that is gone on with.
     options : Sampling
+    schema : dict or None
+        Which the answers fit.
     """
 
     version: str
@@ -50,6 +53,7 @@ class Work:
     system: str | None
     messages: tuple
     options: Sampling
+    schema: dict | None = None
 
 
 def answers(client, work: Work, rows: list):
@@ -92,6 +96,10 @@ def _why_not(work):
     if __version__ != work.version:
         return f"it has nbllm {__version__} and the client {work.version}; install the same"
     try:
+        wanted(work.schema)
+    except NbLLMError as error:  # it lacks llguidance
+        return str(error)
+    try:
         path = find(work.model)
     except ModelNotFoundError as error:
         return None if pullable(work.model) else str(error)
@@ -105,7 +113,7 @@ def _answer(work, rows):
     with _lock:
         model = _model(work)
         chat = Chat(model, transcript=Transcript(work.system, list(work.messages)))
-        batch = ChatBatch(chat, work.options)
+        batch = ChatBatch(chat, work.options, work.schema and Schema(work.schema))
         try:
             return list(batch.replies(rows, StopFlag()))
         finally:

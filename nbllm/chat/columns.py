@@ -28,6 +28,8 @@ class Rows:
     ----------
     prompts : list of str or OptionError
         One a row; the error where a row has no text.
+    tabular : bool
+        Whether the data was a column or a table of pandas or Polars.
 
     Raises
     ------
@@ -39,6 +41,7 @@ class Rows:
         self._library = _library(data)
         self._index = data.index if self._library == "pandas" else None
         self._numpy = self._library == "numpy"
+        self.tabular = self._library in ("pandas", "polars")
         columns = [str(name) for name in getattr(data, "columns", ())]
         if columns:
             values = zip(*(list(data[name]) for name in data.columns))

@@ -118,11 +118,11 @@ class Chat:
             pass
         return self.last
 
-    def map(self, prompts, template=None, progress=True, engine=None, **sampling):
+    def map(self, prompts, template=None, schema=None, progress=True, engine=None, **sampling):
         """As `nbllm.map`, with each prompt as the next message of this conversation, which stays as it is."""
         from nbllm.chat.map import Map  # which knows this file
 
-        return Map(prompts, template=template, chat=self, **sampling).run(progress, engine)
+        return Map(prompts, template=template, chat=self, schema=schema, **sampling).run(progress, engine)
 
     def save(self, path, cache: bool = False):
         """Write the conversation to a file, as JSON lines; raises ConversationFileError.

@@ -5,16 +5,17 @@ was done before an interrupt is kept, and the same call goes on from there. Know
 """
 
 import hashlib
+import json
 import secrets
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from nbllm import __version__
 from nbllm.catalogue import find, known
 from nbllm.catalogue.places import fingerprint
 from nbllm.chat.batch import ChatBatch
 from nbllm.chat.columns import Rows
-from nbllm.chat.conversation import Chat
+from nbllm.chat.conversation import Chat, wanted
 from nbllm.chat.reply import Reply
 from nbllm.errors import NbLLMError, Stopped
 from nbllm.model import Model, load
@@ -47,6 +48,9 @@ class Map:
         System prompt.
     chat : Chat, optional
         A conversation of which each prompt is the next message, in place of `model` and `system`.
+    schema : optional
+        What each answer is: a JSON schema, a class, a list of one; all that `chat.schema.Schema` takes. Then the answers are
+        objects of Python's, and of a table or a column objects with fields become a table.
     **sampling
         Fields of `Sampling`. Row n is answered with the seed + n.
 
@@ -61,10 +65,12 @@ class Map:
         The prompts, the template or an option cannot be used.
     """
 
-    def __init__(self, prompts, model=None, template=None, system=None, chat=None, **sampling):
+    def __init__(self, prompts, model=None, template=None, system=None, chat=None, schema=None, **sampling):
         self._rows = Rows(prompts, template)
         self._model, self.system, self._chat = model, system, chat
-        self._options = (chat.sampling if chat else Sampling()).updated(**sampling)
+        self._schema = wanted(schema)
+        usual = {"repeat_penalty": 1.0} if schema is not None else {}
+        self._options = (chat.sampling if chat else Sampling()).updated(**usual | sampling)
         self._key = self._asked()
         seed = self._options.seed if self._options.seed is not None else secrets.randbits(32)
         self.replies, seed = _unfinished.get(self._key, ([None] * len(self._rows.prompts), seed))
@@ -83,8 +89,16 @@ class Map:
 
     @property
     def results(self):
-        """The answers as the prompts were, as a column, an array or a list: text, or the error, or None if there is none yet."""
-        return self._rows.column([reply.text if isinstance(reply, Reply) else reply for reply in self.replies])
+        """The answers as the prompts were, as a column, an array or a list: text, or the error, or None if there is none yet.
+
+        Objects that a schema gives fields become a table where the prompts were a table or a column of one; a column `error`
+        tells of rows that failed, if any did.
+        """
+        values = [_value(reply) for reply in self.replies]
+        if self._schema is None or self._schema.json.get("type") != "object" or not self._rows.tabular:
+            return self._rows.column(values)
+        failed = any(isinstance(value, NbLLMError) for value in values)
+        return self._rows.table([_record(reply, value, failed) for reply, value in zip(self.replies, values)])
 
     def run(self, progress=True, engine=None):
         """Answer the rows that are not answered yet, and return `results`.
@@ -120,7 +134,7 @@ class Map:
 
         Ends when the flag is set, with what is there.
         """
-        with closing(ChatBatch(chat, self._options)) as batch:
+        with closing(ChatBatch(chat, self._options, self._schema)) as batch:
             yield from self._keep(batch.replies(self._waiting(), stop))
 
     def _here(self):
@@ -142,8 +156,10 @@ class Map:
         name = known(path.name).name if known(path.name) else str(path)
         messages = tuple(self._chat.messages) if self._chat else ()
         system = self._chat.system if self._chat else self.system
-        work = Work(__version__, name, fingerprint(path), system, messages, self._options)
-        return answers(client, work, list(self._waiting()))
+        fits = self._schema and self._schema.json  # a class of the user's need not be known there
+        work = Work(__version__, name, fingerprint(path), system, messages, self._options, fits)
+        for number, reply in answers(client, work, list(self._waiting())):
+            yield number, replace(reply, schema=self._schema) if isinstance(reply, Reply) else reply
 
     def _waiting(self):
         return ((n, prompt) for n, prompt in enumerate(self._rows.prompts) if self.replies[n] is None)
@@ -163,11 +179,27 @@ class Map:
         chat, model = self._chat, self._chat.model if self._chat else self._model
         said = (chat.system, chat.messages) if chat else (self.system, [])
         name = model.path if isinstance(model, Model) else model
-        asked = repr((str(name), said, asdict(self._options), [str(prompt) for prompt in self._rows.prompts]))
+        fits = self._schema and self._schema.text
+        asked = repr((str(name), said, asdict(self._options), fits, [str(prompt) for prompt in self._rows.prompts]))
         return hashlib.sha256(asked.encode(errors="surrogatepass")).hexdigest()
 
 
-def map(prompts, model=None, template=None, system=None, progress=True, engine=None, **sampling):
+def _value(reply):
+    """What a row's reply comes to: its text, or the object that it is; an error as it is."""
+    try:
+        return reply if not isinstance(reply, Reply) else reply.value if reply.schema else reply.text
+    except NbLLMError as error:  # it was cut, and so is no whole object
+        return error
+
+
+def _record(reply, value, failed):
+    """The row of a table."""
+    wrong = isinstance(value, NbLLMError)
+    record = json.loads(reply.text) if isinstance(reply, Reply) and not wrong else {}
+    return record | ({"error": str(value) if wrong else None} if failed else {})
+
+
+def map(prompts, model=None, template=None, system=None, schema=None, progress=True, engine=None, **sampling):
     """An answer for each prompt, as the prompts are: a column of pandas or Polars, an array of NumPy, or a list.
 
         df["label"] = nbllm.map(df, template="Is this praise or complaint? {text}", max_tokens=5)
@@ -175,4 +207,4 @@ def map(prompts, model=None, template=None, system=None, progress=True, engine=N
     Takes what `Map` and `Map.run` take, and shows a progress bar. A row that fails has its error in its place. After an interrupt the
     same call goes on where it was; a `Map` has the answers at hand at any moment.
     """
-    return Map(prompts, model, template, system, **sampling).run(progress, engine)
+    return Map(prompts, model, template, system, schema=schema, **sampling).run(progress, engine)

@@ -12,8 +12,10 @@ from nbllm.jupyter.interpolate import names
 from nbllm.jupyter.session import session
 
 
-def each(shell, config, given, options, prompt):
+def each(shell, config, given, options, prompt, schema=None):
     """Ask about every row, with progress in the cell's output; returns the answers, or keeps them where --out says.
+
+    schema : which each answer fits; all that `Map` takes.
 
     Raises
     ------
@@ -27,7 +29,8 @@ def each(shell, config, given, options, prompt):
     except KeyError:
         raise OptionError(f"--each: there is no {given.each!r}; name a list, a column or a table") from None
     template = prompt if FIELD.search(prompt) or hasattr(data, "columns") else f"{prompt}\n\n{{}}"
-    rows = Map(data, config.model, template, given.system or config.system, **vars(config.sampling()) | options)
+    usual = vars(config.sampling()) | ({"repeat_penalty": 1.0} if schema else {})
+    rows = Map(data, config.model, template, given.system or config.system, schema=schema, **usual | options)
     current = session(config)
     try:
         run(current, current.map(rows), output(shell))

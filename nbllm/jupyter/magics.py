@@ -32,12 +32,10 @@ class ChatMagics(Magics):
         given, options = parse(line)
         config = settings(self.shell)
         fits = schema(self.shell, given)
-        if given.each is not None and fits:
-            raise OptionError("--each answers in plain text; ask without --schema and --json")
         if given.each is not None:
             from nbllm.jupyter.each import each
 
-            return each(self.shell, config, given, options, cell.strip("\n"))
+            return each(self.shell, config, given, options, cell.strip("\n"), fits)
         current = session(config)
         sampling = current.sampling(**({"repeat_penalty": 1.0} if fits else {}) | options)
         prompt, filled = cell.strip("\n"), {}

@@ -67,6 +67,8 @@ def test_the_answers_are_those_of_one_process_in_order(client, tiny_model, expec
     with nbllm.load(tiny_model) as model:
         chat = nbllm.Chat(model, system="Be brief.")
         chat("hello", seed=1, max_tokens=5)
+        fits = {"schema": {"enum": ["yes", "no", "perhaps"]}} | OPTIONS | {"max_tokens": 20}
+        assert chat.map(TEXTS, engine=client, **fits) == chat.map(TEXTS, **fits)
         assert chat.map(TEXTS, engine=client, **OPTIONS) == chat.map(TEXTS, **OPTIONS)
 
 

@@ -1,9 +1,13 @@
 """Many prompts: the answers that each would get alone, in the shape in which the prompts came."""
 
+import dataclasses
+import typing
+
 import numpy as np
 import pandas
 import polars
 import pytest
+from tiny_gguf import write_llama
 
 import nbllm
 from nbllm.chat.columns import Rows
@@ -121,3 +125,44 @@ def test_after_an_interrupt_the_same_call_goes_on(model, monkeypatch):
     assert [answer for answer, before in zip(answers, kept, strict=True) if before is not None] == list(filter(None, kept))
     assert nbllm.Map(texts, model, **options).progress.done == 0  # what came to its end is asked anew
     assert first.run(progress=False) == answers
+
+
+SCHEMA = {"type": "object", "properties": {"animal": {"type": "boolean"}, "legs": {"type": "integer", "minimum": 0, "maximum": 9}},
+          "required": ["animal", "legs"]}  # fmt: skip
+
+
+@dataclasses.dataclass
+class Animal:
+    animal: bool
+    legs: typing.Literal[2, 4]
+
+
+@pytest.fixture
+def roomy(tmp_path):
+    """A model whose context has room for a schema."""
+    with nbllm.load(write_llama(tmp_path / "roomy.gguf", metadata={"llama.context_length": 1024})) as model:
+        yield model
+
+
+def test_answers_that_fit_a_schema_are_those_that_chat_would_get(roomy):
+    model = roomy
+    alone = [
+        nbllm.Chat(model)(text, schema=SCHEMA, **OPTIONS | {"seed": 5 + n, "max_tokens": 60}).value for n, text in enumerate(TEXTS)
+    ]
+    answers = nbllm.map(TEXTS, model, schema=SCHEMA, progress=False, **OPTIONS | {"max_tokens": 60})
+    assert answers == alone and all(type(answer["animal"]) is bool for answer in answers)
+    animals = nbllm.map(TEXTS, model, schema=Animal, progress=False, **OPTIONS | {"max_tokens": 60})
+    assert all(type(animal) is Animal and animal.legs in (2, 4) for animal in animals)
+
+
+@pytest.mark.parametrize("library", [pandas, polars])
+def test_objects_become_a_table_with_typed_columns(roomy, library):
+    model = roomy
+    column = library.Series(TEXTS)
+    table = nbllm.map(column, model, schema=SCHEMA, progress=False, **OPTIONS | {"max_tokens": 60})
+    assert type(table) is library.DataFrame and list(table.columns) == ["animal", "legs"]
+    assert [str(kind).lower() for kind in table.dtypes] in (["bool", "int64"], ["boolean", "int64"])
+    cut = nbllm.map(library.Series([*TEXTS, None]), model, schema=SCHEMA, progress=False, **OPTIONS | {"max_tokens": 60})
+    assert list(cut.columns) == ["animal", "legs", "error"] and "row 6 has no text" in list(cut["error"])[-1]
+    short = nbllm.map(column, model, schema=SCHEMA, progress=False, **OPTIONS | {"max_tokens": 2})
+    assert all("cut (length)" in error for error in short["error"])
