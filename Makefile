@@ -3,6 +3,8 @@
 # make test   from nothing to the whole test suite
 # make test-emulated   the kernels for processors that this one is not, on Debian; see CONTRIBUTING
 # make fuzz   opens CASES=100000 damaged model files, from case FIRST=0 on, and saves those that something is wrong with
+# make test-sanitized   the kernels under AddressSanitizer and UndefinedBehaviorSanitizer; some minutes to compile
+# make test-long   loads, asks and closes a model 200 times
 # make bench  measures speed, also of MODELS="FILE ...", beside the other engines that `make peers` installs
 # make peers  installs them, in a Python of their own: some minutes, for llama.cpp is compiled for this processor
 #
@@ -14,7 +16,7 @@ SOURCES := $(shell find nbllm kernels_src kernelspec -type f -not -name '*.pyc')
 
 export PATH := $(VENV)/bin:$(PATH)
 
-.PHONY: demo lab test test-emulated fuzz bench peers clean
+.PHONY: demo lab test test-emulated test-sanitized test-long fuzz bench peers clean
 .SECONDARY:
 
 # Notebooks and tests run in a folder from which `import nbllm` finds what is installed, not this folder's sources.
@@ -32,6 +34,12 @@ test: $(VENV)/installed-test
 
 test-emulated: $(VENV)/installed-test | $(VENV)/arm64
 	cd tests && NBLLM_ARM64=$(VENV)/arm64 pytest emulated/check_emulated.py
+
+test-sanitized: $(VENV)/installed-test
+	cd tests && python sanitized/build.py $(VENV)/sanitized && python sanitized/run.py $(VENV)/sanitized
+
+test-long: $(VENV)/installed-test
+	cd tests && NBLLM_ROUNDS=200 pytest --timeout 600 unit/test_lifetime.py
 
 fuzz: $(VENV)/installed-test
 	cd tests && python fuzz/run.py $(or $(CASES),100000) $(or $(FIRST),0) $(VENV)/fuzz

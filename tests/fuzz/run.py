@@ -52,6 +52,8 @@ def run(numbers, folder, report=lambda done: None):
                 findings.append(f"case {number}: {told}; {_save(number, folder)}")
             if done % 1000 == 0:
                 report(done)
+    except KeyboardInterrupt:  # what was found until then is reported
+        pass
     finally:
         if child is not None:
             child.stdin.close()
@@ -104,7 +106,7 @@ def main(cases, first=0, folder=None):
 
     counts, findings = run(range(first, first + cases), folder, report)
     print(*findings, sep="\n")
-    print(f"{cases:,} damaged files: " + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
+    print(f"{counts.total():,} damaged files: " + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
     return bool(findings)
 
 

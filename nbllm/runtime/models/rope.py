@@ -39,6 +39,13 @@ class Rope:
         self.slow = file.number("rope.scaling.yarn_beta_slow", 0, 1e6, default=1.0, kind=float)
         names = {"all": "rope_freqs.weight", "long": "rope_factors_long.weight", "short": "rope_factors_short.weight"}
         self.factors = {key: file.array(name, rotated // 2) for key, name in names.items() if file.has(name)}
+        for key, factors in self.factors.items():
+            if not (np.isfinite(factors) & (factors > 0)).all():
+                worst = factors[np.argmin(np.where(np.isfinite(factors), factors, -np.inf))]
+                raise ModelFileError(
+                    f"tensor {names[key]!r} has the value {worst}, and angles are divided by it: it must be above 0 and "
+                    "finite; the file is damaged, fetch it again."
+                )
         if len(self.factors.keys() & {"long", "short"}) == 1:
             raise ModelFileError("of the long and the short factors of rope the file has one only; fetch it again.")
 
