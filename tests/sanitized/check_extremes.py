@@ -9,8 +9,12 @@ from nbllm.errors import ModelFileError
 from nbllm.formats.open import open_model
 from nbllm.runtime import ops
 
-VARIANTS = [variant.name for variant in ops.VARIANTS if variant.name in ops.built() and all(map(ops.cpu_features().get, variant.needs))]
-PATTERNS = {"nan": b"\xff\xff", "infinity": b"\x00\x7c", "float infinity": b"\x00\x00\x80\x7f", "denormal": b"\x01\x00", "zero": b"\0\0"}
+VARIANTS = [
+    variant.name for variant in ops.VARIANTS if variant.name in ops.built() and all(map(ops.cpu_features().get, variant.needs))
+]
+PATTERNS = {
+    "nan": b"\xff\xff", "infinity": b"\x00\x7c", "float infinity": b"\x00\x00\x80\x7f", "denormal": b"\x01\x00", "zero": b"\0\0"
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
