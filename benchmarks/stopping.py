@@ -54,6 +54,7 @@ def measure(state, model, trials, words, url):
     seconds = []
     with Kernel() as kernel, tempfile.TemporaryDirectory() as folder:
         kernel.run(f"import os\nos.environ['NBLLM_MODELS'] = {folder!r}\n%load_ext nbllm\n%config NbLLM.model = {str(model)!r}")
+        kernel.run("%config NbLLM.seed = 1")  # else some replies end before they can be interrupted
         kernel.run(NEXT)
         kernel.run(setup.format(folder=folder) if "{folder" in setup else setup)
         other = Path(folder) / "other.gguf"  # the same model by another name, so that it is loaded

@@ -24,7 +24,8 @@ def main(folder):
     for kernel in ("step", "limits"):
         text = folder / f"{kernel}.cpp"
         print(f"translating {kernel}", flush=True)
-        subprocess.run([sys.executable, build_kernel.SOURCES / "translate.py", build_kernel.SOURCES / f"{kernel}.py", text], check=True)
+        program, source = (build_kernel.SOURCES / name for name in ("translate.py", f"{kernel}.py"))
+        subprocess.run([sys.executable, program, source, text], check=True)
         for variant in VARIANTS:
             print(f"compiling {kernel} for {variant}", flush=True)
             build_kernel.compile(text, variant, kernels, more=FLAGS)

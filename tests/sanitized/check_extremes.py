@@ -9,8 +9,12 @@ from nbllm.errors import ModelFileError
 from nbllm.formats.open import open_model
 from nbllm.runtime import ops
 
-VARIANTS = [variant.name for variant in ops.VARIANTS if variant.name in ops.built() and all(map(ops.cpu_features().get, variant.needs))]
-PATTERNS = {"nan": b"\xff\xff", "infinity": b"\x00\x7c", "float infinity": b"\x00\x00\x80\x7f", "denormal": b"\x01\x00", "zero": b"\0\0"}
+VARIANTS = [
+    variant.name for variant in ops.VARIANTS if variant.name in ops.built() and all(map(ops.cpu_features().get, variant.needs))
+]
+PATTERNS = {
+    "nan": b"\xff\xff", "infinity": b"\x00\x7c", "float infinity": b"\x00\x00\x80\x7f", "denormal": b"\x01\x00", "zero": b"\0\0"
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -18,6 +22,7 @@ PATTERNS = {"nan": b"\xff\xff", "infinity": b"\x00\x7c", "float infinity": b"\x0
 @pytest.mark.parametrize("seed", ["gguf3", "F16", "BF16", "Q4_1", "Q8_0", *ARCHITECTURES])
 def test_extreme_weights(tmp_path, monkeypatch, seed, pattern, variant):
     monkeypatch.setenv("NBLLM_ISA", variant)
+    monkeypatch.setattr(ops, "_chosen", None)
     monkeypatch.setenv("NBLLM_CACHE", "off")
     path = tmp_path / names(seed)[0]
     raw = bytearray(seeds()[seed][0])

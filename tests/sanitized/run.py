@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-RUN = ("sanitized/check_extremes.py", "unit/test_products.py", "unit/test_engine.py", "unit/test_architectures.py")
+RUN = ("unit/test_engine.py", "unit/test_products.py", "unit/test_architectures.py", "sanitized/check_extremes.py")
 
 
 def library(name):
