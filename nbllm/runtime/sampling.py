@@ -22,7 +22,10 @@ def penalise(logits, recent, penalty):
     """
     ids = np.asarray(recent, np.int64)  # (n,); one that occurs twice is set to the same value twice
     seen = logits[ids]  # (n,) float32
-    logits[ids] = np.where(seen <= 0, seen * penalty, seen / penalty)
+    with np.errstate(over="ignore"):
+        changed = np.where(seen <= 0, seen * penalty, seen / penalty)
+    largest = np.finfo(np.float32).max
+    logits[ids] = np.where(np.isinf(seen), seen, np.clip(changed, -largest, largest))  # -inf is a token that is not allowed
 
 
 def top_k(logits, peaks, k):

@@ -84,6 +84,17 @@ def test_the_demo_of_objects_and_tokens_runs_and_is_committed_with_what_it_shows
     assert frame.data["text/plain"].split() == "name age city 1 Tom 29 Porto 0 Anna 34 Lisbon 2 Rosa 61 Faro".split()
 
 
+def test_the_demo_of_a_column_runs_and_is_committed_with_what_it_shows(models, tmp_path):
+    pytest.importorskip("llguidance", reason="replies that fit a schema need the extra `grammar`")
+    source = DEMOS / "06_a_column_and_a_cluster.ipynb"
+    run(sys.executable, str(DEMOS / "run.py"), str(source), str(tmp_path / "executed.ipynb"))
+    results = [
+        [output.data["text/plain"] for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", ())]
+        for path in (tmp_path / "executed.ipynb", source)
+    ]
+    assert results[0] == results[1] and results[0][1] == "True"
+
+
 def test_a_failing_cell_ends_the_runner_with_its_line(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%load_ext nbllm\n%chat nonsense")])
     nbformat.write(notebook, tmp_path / "bad.ipynb")

@@ -161,10 +161,10 @@ INLINE float max_f32(f32 v) {
 }
 INLINE float scalar(f32 v) { return v.v[0]; }
 INLINE int sum_i32(i32 v) {
-  int s = 0;
+  unsigned s = 0;  // which wraps, as NumPy's sum does
   for (int x : v.v)
-    s += x;
-  return s;
+    s += unsigned(x);
+  return int(s);
 }
 
 }
