@@ -69,7 +69,7 @@ $(VENV)/requirements-%.txt: pyproject.toml | $(VENV)
 $(VENV)/installed-ipykernel6: tests/requirements-ipykernel6.txt | $(VENV)/installed-test
 	python -m venv $(VENV)/ipykernel6
 	$(VENV)/ipykernel6/bin/python -m pip install -r $<
-	python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	python -c 'import sysconfig; print(*{sysconfig.get_path(name) for name in ("purelib", "platlib")}, sep="\n")' \
 	  > "$$($(VENV)/ipykernel6/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first.pth"
 	touch $@
 
