@@ -29,8 +29,8 @@ lab: $(VENV)/installed-lab
 	nbllm pull
 	cd demo_notebooks && jupyter lab 01_first_chat.ipynb
 
-test: $(VENV)/installed-test
-	cd tests && pytest
+test: $(VENV)/installed-test $(VENV)/installed-ipykernel6
+	cd tests && NBLLM_IPYKERNEL6=$(VENV)/ipykernel6/bin/python pytest
 
 test-emulated: $(VENV)/installed-test | $(VENV)/arm64
 	cd tests && NBLLM_ARM64=$(VENV)/arm64 pytest emulated/check_emulated.py
@@ -64,6 +64,14 @@ $(VENV)/requirements-%.txt: pyproject.toml | $(VENV)
 	python -c 'import tomllib; all = tomllib.load(open("pyproject.toml", "rb")); project = all["project"]; print(*all["build-system"]["requires"], *project["dependencies"], *project["optional-dependencies"]["$*"], sep="\n")' > $@.new
 	python -m pip install -r $@.new
 	mv $@.new $@
+
+# A second Python that has the oldest ipykernel, and finds nbllm and all else behind that in the first one.
+$(VENV)/installed-ipykernel6: tests/requirements-ipykernel6.txt | $(VENV)/installed-test
+	python -m venv $(VENV)/ipykernel6
+	$(VENV)/ipykernel6/bin/python -m pip install -r $<
+	python -c 'import sysconfig; print(*{sysconfig.get_path(name) for name in ("purelib", "platlib")}, sep="\n")' \
+	  > "$$($(VENV)/ipykernel6/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first.pth"
+	touch $@
 
 $(VENV)/arm64: | $(VENV)
 	rm -rf $@.new

@@ -21,10 +21,10 @@ def run(session, job, output):
         The user interrupted. What was written stays in the output and in the conversation.
     """
     with _ending(output), _stop_on_interrupt(session, output):
-        handle = session.submit(job)
-        output.paint()
-        for event in handle:
-            output.event(event)
+        with _awaiting(session, job) as handle:
+            output.paint()
+            for event in handle:
+                output.event(event)
 
 
 async def run_async(session, job, output):
@@ -47,8 +47,7 @@ async def run_async(session, job, output):
                 raise event
             output.event(event)
 
-    with _ending(output):
-        handle = session.submit(forwarding)
+    with _ending(output), _awaiting(session, forwarding) as handle:
         output.paint()
         try:
             await show()
@@ -57,6 +56,16 @@ async def run_async(session, job, output):
             if not output.began:
                 raise
             await show()
+
+
+@contextmanager
+def _awaiting(session, job):
+    """Submits the job, which an interrupt concerns until the cell has ended, and not what others run meanwhile."""
+    handle = session.awaited = session.submit(job)
+    try:
+        yield handle
+    finally:
+        session.awaited = None
 
 
 @contextmanager
@@ -89,7 +98,7 @@ def _stop_on_interrupt(session, output):
 
     def interrupt(signum, frame):
         nonlocal stopped
-        session.stop()
+        session.interrupt()
         if stopped or not output.began:
             raise KeyboardInterrupt
         stopped = True

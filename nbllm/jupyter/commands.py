@@ -153,7 +153,9 @@ def _list(shell, argument):
 def _begins(transcript):
     if not transcript.messages:
         return ""
-    question = " ".join(transcript.messages[0]["content"][: 4 * FIRST].split())
+    from nbllm.jupyter.interpolate import asked
+
+    question = " ".join(asked(transcript.messages[0]["content"])[: 4 * FIRST].split())
     return question if len(question) <= FIRST else f"{question[:FIRST]}..."
 
 

@@ -21,6 +21,7 @@ _WRITTEN = re.compile(
        | (?<![{{$^_]) \{{ (?P<reference>{_REFERENCE}) \}} (?!\}})""",
     re.VERBOSE | re.IGNORECASE,
 )
+_ATTACHED = re.compile(rf"\A(?:`(?:{_REFERENCE})`:\n(?P<fence>`{{3,}})\n(?:(?!(?P=fence)).*\n)*(?P=fence)\n\n)+")
 _NUMBERED = re.compile(r"(In|Out|Err)\[(\d+)\]")
 
 
@@ -79,6 +80,11 @@ def interpolate(text: str, names: Names, budget: int = BUDGET) -> tuple[str, dic
         return used[reference][0]
 
     return _WRITTEN.sub(value, text), {reference: whole for reference, (_, whole) in used.items()}
+
+
+def asked(prompt: str) -> str:
+    """A prompt without what `attached` put above it."""
+    return _ATTACHED.sub("", prompt)
 
 
 def attached(references: list[str], names: Names, budget: int = BUDGET) -> tuple[str, dict[str, bool]]:

@@ -122,8 +122,16 @@ class LocalLLMKernel(IPythonKernel):
     async def interrupt_request(self, stream, ident, parent):
         # On the control thread, so it works whatever the main thread does, and also when no cell runs.
         if session.running() is not None:
-            session.running().stop()
+            session.running().interrupt()
         await super().interrupt_request(stream, ident, parent)
+        # Another thread may take the signal, and Python handles it on the main one, which sleeps until something comes.
+        self.io_loop.add_callback(self.io_loop.call_later, 0.05, int)
+
+    def do_shutdown(self, restart):
+        # On the control thread, too: what runs ends now, so that the process can.
+        if session.running() is not None:
+            session.running().stop()
+        return super().do_shutdown(restart)
 
 
 def _is_command(code):

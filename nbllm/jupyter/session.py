@@ -54,7 +54,8 @@ class Session:
         self.shelf = Shelf()
         self._loaded = None  # (model, context, threads, cache_bits) as the settings were when the model was loaded
         self._fingerprint = None
-        self._running = None  # the handle of the newest job
+        self.awaited = None  # the handle that the running cell waits for
+        self._running = []  # handles that had not ended when the newest of them was submitted
         self.listeners = []  # called on the worker's thread when a job has ended
         self._worker = Worker()
         atexit.register(self.close)
@@ -74,18 +75,26 @@ class Session:
                 for listener in self.listeners:
                     listener()
 
-        self._running = self._worker.submit(told)
-        return self._running
+        handle = self._worker.submit(told)
+        self._running = [*(each for each in self._running if not each.ended), handle]
+        return handle
 
     @property
     def busy(self) -> bool:
         """Whether a job runs or waits."""
-        return self._running is not None and not self._running.ended
+        return not all(handle.ended for handle in self._running)
 
     def stop(self):
-        """Stop what is running, from any thread, cell or no cell."""
-        if self._running is not None:
-            self._running.stop()
+        """Stop what is running and what waits for its turn, from any thread, cell or no cell."""
+        for handle in self._running:
+            handle.stop()
+
+    def interrupt(self):
+        """Stop what the running cell waits for; when none waits, everything, since that is what runs then."""
+        if self.awaited is not None:
+            self.awaited.stop()
+        else:
+            self.stop()
 
     def ask(
         self, prompt: str, sampling: Sampling, system: str | None = None, new=False, schema=None, alternatives=0,

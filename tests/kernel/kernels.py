@@ -130,7 +130,13 @@ class Kernel:
     def interrupt(self):
         """Interrupt, as the stop button does; returns when."""
         now = time.monotonic()
-        self.manager.interrupt_kernel()
+        if self.manager.kernel_spec.interrupt_mode != "message":
+            self.manager.interrupt_kernel()
+            return now
+        message = self.client.session.msg("interrupt_request", {})
+        self.client.control_channel.send(message)  # the manager would not wait until it was handled
+        while self.client.get_control_msg(timeout=PATIENCE)["parent_header"].get("msg_id") != message["header"]["msg_id"]:
+            pass
         return now
 
     def stray(self, seconds):

@@ -58,6 +58,13 @@ def test_conversations_have_names_and_are_listed(talk):
     talk.run("%chat new")
 
 
+def test_a_conversation_that_began_with_an_attachment_is_listed_by_its_question(kernel):
+    kernel.run("x = 'The sea was calm. ' * 20")
+    kernel.run("%%chat --new --max-tokens 3 --with x\nWhat is x?")
+    (shown,) = kernel.run("%chat list").of("display_data")
+    assert "| 1 | What is x? | goes on |" in shown["data"]["text/markdown"]
+
+
 def test_a_conversation_is_saved_loaded_in_another_and_exported(talk, tmp_path):
     path = tmp_path / "my talk.jsonl"
     assert talk.run(f"%chat save '{path}'").text == f"Saved 2 exchanges in {path}."

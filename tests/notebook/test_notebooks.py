@@ -96,6 +96,26 @@ def test_the_demo_of_a_column_runs_and_is_committed_with_what_it_shows(models, t
     assert results[0] == results[1] and results[0][1] == "True"
 
 
+def test_the_demo_of_the_local_llm_kernel_runs_and_is_committed_with_what_it_shows(models, tmp_path, monkeypatch):
+    from nbllm.jupyter.install import install
+
+    install(prefix=tmp_path)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share" / "jupyter"))
+    source = DEMOS / "03_local_llm.ipynb"
+    run(sys.executable, str(DEMOS / "run.py"), str(source), str(tmp_path / "executed.ipynb"))
+    executed, committed = (
+        [[said(output) for output in cell.outputs] for cell in nbformat.read(path, as_version=4).cells if "outputs" in cell]
+        for path in (tmp_path / "executed.ipynb", source)
+    )
+    assert executed == committed
+    assert [len(outputs) for outputs in committed] == [0, 1, 1, 1, 2, 1, 1]
+
+
+def said(output):
+    """What an output says, without the times that are told beside it."""
+    return output.text if output.output_type == "stream" else output.data["text/plain"]
+
+
 def test_a_failing_cell_ends_the_runner_with_its_line(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%load_ext nbllm\n%chat nonsense")])
     nbformat.write(notebook, tmp_path / "bad.ipynb")

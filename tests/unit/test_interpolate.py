@@ -3,7 +3,7 @@
 import pytest
 
 from nbllm.errors import NbLLMError, OptionError
-from nbllm.jupyter.interpolate import Names, attached, interpolate
+from nbllm.jupyter.interpolate import Names, asked, attached, interpolate
 
 
 class Thing:
@@ -86,3 +86,9 @@ def test_what_an_object_raises_is_one_line(reference, line):
         with pytest.raises(NbLLMError) as error:
             way()
         assert str(error.value) == line
+
+
+@pytest.mark.parametrize("question", ["What is it?", "`x`:\nwhat?", "```\ncode\n```", ""])
+def test_a_prompt_is_told_from_what_was_attached_to_it(question):
+    above, _ = attached(["x", "Err[7]", "fences"], Names({"x": 3, "fences": "````\na\n```"}, NUMBERED))
+    assert asked(above + question) == question == asked(question)
