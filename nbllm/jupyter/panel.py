@@ -32,11 +32,15 @@ SETTINGS = ("temperature", "top_p", "max_tokens", "system")  # that the panel ha
 INTERVAL, PAUSE = 0.1, 1.0  # seconds between updates, at least, and until text is sent that has not PIECE tokens
 PIECE = 6
 NOTHING = "Nothing was said yet."
+TRANSCRIPT = {"nbllm": {"state": "transcript"}}  # metadata of its output
 
 
 class _Widget(anywidget.AnyWidget):
     _esm = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("markdown.js", "panel.js"))
     _css = STATIC / "panel.css"
+
+    def __repr__(self):  # stands in its place where there are no widgets
+        return "The chat panel; its transcript follows."
 
 
 class _Shown(Output):
@@ -101,7 +105,8 @@ class Panel:
 
     def _ipython_display_(self):
         display(self.widget)
-        self._views.append(display(self._transcript(), raw=True, display_id=f"nbllm-{secrets.token_hex(8)}"))
+        name = f"nbllm-{secrets.token_hex(8)}"
+        self._views.append(display(self._transcript(), raw=True, metadata=TRANSCRIPT, display_id=name))
 
     def send(self, text: str, **sampling):
         """Ask; returns a handle (`chat.worker.Handle`) whose `wait` waits for the reply.
@@ -213,7 +218,7 @@ class Panel:
                 self._seen = messages
                 self._tell("all", **self._all(same))
             for view in self._views:
-                view.update(self._transcript(), raw=True)
+                view.update(self._transcript(), raw=True, metadata=TRANSCRIPT)
         else:
             self._tell("head", **self._head())
 
