@@ -34,6 +34,8 @@ class Stream(NotebookClient):
     def _reply(self, content):
         text, made = content["data"]["text/plain"], content["metadata"].get("nbllm", {"state": "other"})
         status, home = made["state"] == "waiting", "\r\x1b[K" if sys.stdout.isatty() else ""
+        if made["state"] == "transcript":  # of a panel: what was said was shown as it came
+            return
         if made["state"] == "other":
             say(content["data"].get("text/markdown", text))
         elif status and home:

@@ -1,11 +1,13 @@
 """The chat panel: a widget that shows the conversation of this Jupyter kernel and asks in it.
 
 What the browser does calls a method here, which only hands a job to the session; what comes of it goes to the browser from the
-worker's thread, as pieces of text. So the panel goes on while a cell computes, as far as the Jupyter kernel lets it.
+worker's thread, as numbered pieces of text; a browser that missed one asks for all. So the panel goes on while a cell
+computes, as far as the Jupyter kernel lets it.
 Knows nothing of HTML: the browser gets plain text, and makes elements of it, never markup (`static/`).
 """
 
 import secrets
+import threading
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -30,19 +32,23 @@ SETTINGS = ("temperature", "top_p", "max_tokens", "system")  # that the panel ha
 INTERVAL, PAUSE = 0.1, 1.0  # seconds between updates, at least, and until text is sent that has not PIECE tokens
 PIECE = 6
 NOTHING = "Nothing was said yet."
+TRANSCRIPT = {"nbllm": {"state": "transcript"}}  # metadata of its output
 
 
 class _Widget(anywidget.AnyWidget):
     _esm = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("markdown.js", "panel.js"))
     _css = STATIC / "panel.css"
 
+    def __repr__(self):  # stands in its place where there are no widgets
+        return "The chat panel; its transcript follows."
+
 
 class _Shown(Output):
     """One reply on its way to the browser, which is sent what is new of it."""
 
-    def __init__(self, panel, question, filled=None):
+    def __init__(self, panel, question, filled=None, again=False):
         super().__init__(filled)
-        self.question = question
+        self.question, self.again = question, again
         self._panel = panel
         self._text = self._thought = self._told = self._counted = 0  # how much was sent: characters, notices, tokens
         self._sent = None
@@ -54,6 +60,10 @@ class _Shown(Output):
         super().event(event)
 
     def paint(self):
+        with self._panel._lock:
+            self._paint()
+
+    def _paint(self):
         new = {"text": self.text[self._text :], "think": self.think[self._thought :], "notices": self._notices[self._told :]}
         state = self._state()
         if any(new.values()) or state != self._sent:
@@ -67,8 +77,9 @@ class _Shown(Output):
         return {**state, "footer": self.footer(), "done": self.doing is None}
 
     def whole(self):
-        """All of it, for a browser that has just come."""
-        return {"question": self.question, "text": self.text, "think": self.think, "notices": self._notices, **self._state()}
+        """All that was sent, for a browser that has just come; the rest is sent to it, too."""
+        sent = {"text": self.text[: self._text], "think": self.think[: self._thought], "notices": self._notices[: self._told]}
+        return {"question": self.question, "again": self.again, **sent, **self._state()}
 
 
 class Panel:
@@ -86,24 +97,37 @@ class Panel:
         self._seen = None  # the messages that the browser has
         self._used = None  # tokens in the context after the last reply of the panel
         self._views = []  # display handles of transcripts
+        self._number = 0  # of the last message to the browser
+        self._lock = threading.RLock()  # what is told, and that it was told, change together: two threads tell
         self.widget = _Widget()
         self.widget.on_msg(self._asked)
         self._session.listeners.append(self._refresh)
 
     def _ipython_display_(self):
         display(self.widget)
-        self._views.append(display(self._transcript(), raw=True, display_id=f"nbllm-{secrets.token_hex(8)}"))
+        name = f"nbllm-{secrets.token_hex(8)}"
+        self._views.append(display(self._transcript(), raw=True, metadata=TRANSCRIPT, display_id=name))
 
-    def send(self, text: str):
-        """Ask; returns a handle (`chat.worker.Handle`) whose `wait` waits for the reply."""
-        prompt, filled = interpolate(text, names(self._shell), self._config.describe)
-        if not prompt.strip():
-            raise OptionError("the message is empty; write one")
-        return self._submit(self._session.ask(prompt, self._session.sampling()), prompt, filled)
+    def send(self, text: str, **sampling):
+        """Ask; returns a handle (`chat.worker.Handle`) whose `wait` waits for the reply.
 
-    def stream(self, text: str):
+        Parameters
+        ----------
+        text : str
+            `{name}` in it puts in what the model should know of a variable.
+        **sampling
+            Fields of `Sampling`, for this reply alone.
+
+        Raises
+        ------
+        NbLLMError
+            The message is empty, names what there is not, or an option is wrong.
+        """
+        return self._asking(text, sampling)()
+
+    def stream(self, text: str, **sampling):
         """Ask, and wait: yields the reply's text as it comes."""
-        for event in self.send(text):
+        for event in self.send(text, **sampling):
             if isinstance(event, Text):
                 yield event.text
 
@@ -115,15 +139,16 @@ class Panel:
         """Take back the last exchanges."""
         return self._change(lambda shelf: shelf.undo(count))
 
-    def rerun(self):
+    def rerun(self, **sampling):
         """Ask the last question again, in place of its reply."""
         question = self._session.shelf.current.question()
-        return self._submit(self._session.ask_again(self._session.sampling()), question, again=True)
+        return self._submit(self._session.ask_again(self._session.sampling(**sampling)), question, again=True)
 
-    def edit(self, number: int, text: str):
+    def edit(self, number: int, text: str, **sampling):
         """Ask question `number`, counted from 0, in other words, in a copy of the conversation that ends before it."""
+        ask = self._asking(text, sampling)  # a mistake is told before there is a copy
         self._change(lambda shelf: shelf.branch(undo=shelf.current.exchanges - number))
-        return self.send(text)
+        return ask()
 
     def clear(self):
         """Start a new conversation; the one before stays on the shelf."""
@@ -143,24 +168,40 @@ class Panel:
     def _change(self, how):
         return self._submit(self._session.change(how))
 
-    def _submit(self, job, question=None, filled=None, again=False):
-        """Run a job of the session; its events go to the browser, and to whoever holds the handle."""
-        shown = _Shown(self, question, filled)
+    def _asking(self, text, sampling):
+        """What asks, when it is called."""
+        prompt, filled = interpolate(text, names(self._shell), self._config.describe)
+        if not prompt.strip():
+            raise OptionError("the message is empty; write one")
+        job = self._session.ask(prompt, self._session.sampling(**sampling))
+        return lambda: self._submit(job, prompt, filled, draft=text)
+
+    def _submit(self, job, question=None, filled=None, again=False, draft=None):
+        """Run a job of the session; its events go to the browser, and to whoever holds the handle.
+
+        draft : what the user wrote, which the browser gets back if nothing comes of it.
+        """
+        shown = _Shown(self, question, filled, again)
 
         def told(stop):
+            failed = None
             if question is not None:
-                self._shown = shown
-                self._tell("begin", question=question, again=again)
+                with self._lock:
+                    self._shown = shown
+                    self._tell("begin", question=question, again=again)
             try:
                 for event in job(stop):
                     shown.event(event)
                     yield event
             except (NbLLMError, Stopped) as error:
-                self._tell("error", text=str(error))
+                failed = error
                 raise
             finally:
-                shown.finish()
-                self._shown = None
+                with self._lock:
+                    shown.finish()
+                    self._shown = None
+                    if failed is not None:  # the last word: what is told of the end would take its place
+                        self._fail(failed, ended=True, draft=None if shown.text or shown.think else draft)
                 if shown.stats is not None:
                     self._used = shown.stats.prompt_tokens + shown.stats.generated_tokens
 
@@ -172,11 +213,12 @@ class Panel:
         """Called when a job of the session has ended, this panel's or another's, on the worker's thread."""
         messages, seen = self._session.shelf.current.messages, self._seen or []
         if messages is not self._seen:
-            self._seen = messages
             same = next((n for n, (a, b) in enumerate(zip(messages, seen)) if a is not b), min(len(messages), len(seen)))
-            self._tell("all", **self._all(same))
+            with self._lock:
+                self._seen = messages
+                self._tell("all", **self._all(same))
             for view in self._views:
-                view.update(self._transcript(), raw=True)
+                view.update(self._transcript(), raw=True, metadata=TRANSCRIPT)
         else:
             self._tell("head", **self._head())
 
@@ -214,14 +256,21 @@ class Panel:
         return {"text/plain": plain, "text/markdown": fold}
 
     def _tell(self, kind, **content):
-        self.widget.send({"kind": kind, **content})
+        with self._lock:
+            self._number += 1
+            self.widget.send({"kind": kind, "number": self._number, **content})
+
+    def _fail(self, error, ended, draft=None):
+        """ended : whether what the browser waits for has ended with this."""
+        self._tell("error", text=str(error), wrong=not isinstance(error, Stopped), ended=ended, draft=draft)
 
     def _asked(self, widget, content, buffers):
         """What the browser wants. A mistake is told there."""
         try:
             _DO[content.get("kind")](self, content)
         except (NbLLMError, Stopped, TraitError) as error:
-            self._tell("error", text=str(error))
+            asked = content["kind"] == "send"
+            self._fail(error, ended=asked, draft=content["text"] if asked else None)
 
     def _set(self, content):
         name, value = content["name"], content["value"]
@@ -238,8 +287,10 @@ class Panel:
             self._session.shelf.current.system = value or None
 
     def _hello(self, content):
-        self._tell("all", **self._all(), models=sorted({found.name for found in available()}),
-                   help={option.name: option.metadata["help"] for option in fields(Sampling)})  # fmt: skip
+        models = sorted({found.name for found in available()})
+        with self._lock:
+            self._tell("all", **self._all(), whole=True, models=models,
+                       help={option.name: option.metadata["help"] for option in fields(Sampling)})  # fmt: skip
 
 
 _DO = {

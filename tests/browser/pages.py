@@ -28,6 +28,7 @@ class Panel:
     def __init__(self, browser, theme="light"):
         self.page = browser.new_page(viewport={"width": 900, "height": 900})
         self.requests, self.faults = [], []
+        self.number = 0  # of the last message told
         self.page.route("**/*", self._refuse)
         self.page.on("dialog", lambda dialog: (self.faults.append(dialog.message), dialog.dismiss()))
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
@@ -43,12 +44,13 @@ class Panel:
         route.abort()
 
     def tell(self, kind, **content):
-        self.page.evaluate("told => window.tell(told)", {"kind": kind, **content})
+        self.number += 1
+        self.page.evaluate("told => window.tell(told)", {"kind": kind, "number": self.number, **content})
 
     def show(self, *texts, **head):
         """A conversation: questions and answers in turn."""
         messages = [{"role": ("user", "assistant")[n % 2], "text": text, "think": ""} for n, text in enumerate(texts)]
-        self.tell("all", **{"from": 0, "messages": messages, "pending": None, **HEAD, **head})
+        self.tell("all", **{"from": 0, "messages": messages, "pending": None, "whole": True, **HEAD, **head})
 
     def grow(self, text="", **told):
         self.tell("reply", **QUIET | {"text": text, **told})

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from browser.pages import ATTRIBUTES, ELEMENTS, Panel
+from browser.pages import ATTRIBUTES, ELEMENTS, HEAD, QUIET, Panel
 
 XSS = (Path(__file__).parents[1] / "data" / "xss.txt").read_text(encoding="utf-8").splitlines()
 MARKDOWN = """# Title
@@ -45,6 +45,8 @@ def test_enter_sends_and_stop_is_there_from_that_moment(panel):
     panel.page.press(".nbllm-input", "Enter")
     assert panel.asked[1:] == [{"kind": "send", "text": "one\ntwo"}]
     assert panel.text(".nbllm-user .nbllm-text") == "one\ntwo"
+    for name in ("Ask the last question again", "Take back the last exchange", "Start a new conversation; this one is kept"):
+        assert panel.page.get_by_role("button", name=name).is_disabled()
     panel.click("Stop (Escape); what was written is kept")
     panel.page.press(".nbllm-input", "Escape")
     assert panel.asked[2:] == [{"kind": "stop"}] * 2
@@ -107,7 +109,10 @@ def test_buttons_ask_for_what_they_say(panel):
     panel.page.hover(".nbllm-user >> nth=1")
     panel.click("Ask this in other words, in a copy of the conversation", ".nbllm-user >> nth=1")
     panel.page.fill(".nbllm-user textarea", "3")
-    panel.click("Ask it so")
+    panel.page.press(".nbllm-user textarea", "Escape")  # leaves it as it is
+    panel.click("Ask this in other words, in a copy of the conversation", ".nbllm-user >> nth=1")
+    panel.page.fill(".nbllm-user textarea", "3")
+    panel.page.press(".nbllm-user textarea", "Enter")
     panel.page.click("summary:has-text('Settings')")
     panel.page.fill(".nbllm-file", "talk.jsonl")
     panel.click("Save the conversation in this file")
@@ -146,8 +151,40 @@ def test_an_error_is_told_and_the_question_can_be_asked_again(panel):
     panel.show()
     panel.page.fill(".nbllm-input", "hi")
     panel.page.press(".nbllm-input", "Enter")
-    panel.tell("error", text="the context is full")
+    panel.tell("error", text="temperature is -1", wrong=True, ended=False, draft=None)  # of a setting: the question is still asked
+    assert panel.text(".nbllm-error") == "temperature is -1" and panel.text(".nbllm-send") == "Stop"
+    panel.tell("error", text="the context is full", wrong=True, ended=True, draft="hi")
     assert panel.text(".nbllm-error") == "the context is full" and panel.text(".nbllm-send") == "Send"
+    assert panel.page.input_value(".nbllm-input") == "hi" and not panel.page.locator(".nbllm-message").count()
+    panel.page.press(".nbllm-input", "Enter")
+    assert panel.asked[1:] == [{"kind": "send", "text": "hi"}] * 2 and not panel.page.locator(".nbllm-error").count()
+
+
+def test_a_missed_message_is_noticed_and_all_is_asked_for(panel):
+    panel.grow("of a reply that began before this page came")
+    assert not panel.page.locator(".nbllm-message").count() and panel.asked == [{"kind": "hello"}]
+    panel.show()
+    panel.tell("begin", question="hi", again=False)
+    panel.grow("One ")
+    panel.number += 1  # one is lost
+    for _ in range(2):
+        panel.grow("three")
+    assert panel.asked == [{"kind": "hello"}] * 2 and panel.text(".nbllm-model .nbllm-text") == "One"
+    panel.show(pending={"question": "hi", "again": False, **QUIET, "text": "One two three"})
+    panel.grow(" four")
+    assert panel.text(".nbllm-model .nbllm-text") == "One two three four" and panel.page.locator(".nbllm-message").count() == 2
+
+
+def test_what_a_job_says_stays_and_a_field_that_is_filled_in_too(panel):
+    panel.show()
+    panel.page.click("summary:has-text('Settings')")
+    panel.page.fill(".nbllm-settings input", "0.25")
+    panel.grow(notices=["Saved 1 exchange in talk.jsonl."])
+    panel.grow(done=True)
+    panel.tell("head", **HEAD | {"model": "/models/other.gguf"})
+    assert panel.text(".nbllm-state") == "Saved 1 exchange in talk.jsonl." and panel.text(".nbllm-send") == "Send"
+    assert panel.page.input_value(".nbllm-settings input") == "0.25"
+    assert panel.page.input_value(".nbllm-models") == "/models/other.gguf"
 
 
 def test_hostile_text_is_text(panel):

@@ -99,3 +99,30 @@ def test_stop_ends_a_reply_and_keeps_it(panel):
     assert panel.value("reason") == "stopped" and panel.value("len(shown.serialize())") == 2
     panel.run("%config NbLLM.max_tokens = 5\nshown.send('Again.').wait()")
     assert panel.value("len(shown.serialize())") == 4
+
+
+def test_messages_are_numbered_and_one_who_comes_in_the_middle_is_told_what_was_sent(panel):
+    panel.run("handle = shown.send('Count to one thousand in words.', max_tokens=2000)\nwhile len(handle.events) < 12: pass")
+    asking = ask(panel, kind="hello")
+    cell = panel.run("shown.stop()\nhandle.wait()")
+    contents = [content for content in told(asking) + told(cell) if content["kind"] != "head"]
+    begun = next(n for n, content in enumerate(contents) if content.get("whole"))
+    pending, after = contents[begun]["pending"], contents[begun + 1 :]
+    text = pending["text"] + "".join(content.get("text", "") for content in after if content["kind"] == "reply")
+    assert pending["question"].startswith("Count") and text == panel.value("shown.serialize()[-1]['content']")
+    numbers = [content["number"] for content in told(asking) + told(cell)]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_a_question_that_comes_to_nothing_is_given_back(panel):
+    (error,) = told(ask(panel, kind="send", text="\n"))
+    assert error["ended"] and error["wrong"] and error["draft"] == "\n"
+    panel.run("%config NbLLM.max_tokens = 5\nshown.send('hello').wait()\nlong = shown.send('word ' * 20000)")
+    cell = panel.run("try: long.wait()\nexcept Exception as error: told = str(error)")
+    contents = told(cell)
+    error = next(content for content in contents if content["kind"] == "error")
+    assert error["draft"] == "word " * 20000 and error["text"] == panel.value("told")
+    assert not any(content["kind"] == "reply" for content in contents[contents.index(error) :])  # it is the last word
+    before = panel.value(f"len({SESSION}.shelf.conversations)")
+    error = told(ask(panel, kind="edit", number=0, text=" "))[-1]
+    assert error["kind"] == "error" and panel.value(f"len({SESSION}.shelf.conversations)") == before

@@ -116,6 +116,23 @@ def said(output):
     return output.text if output.output_type == "stream" else output.data["text/plain"]
 
 
+def test_the_demo_of_the_panel_runs_and_is_committed_with_its_transcript(models, tmp_path):
+    source, target = DEMOS / "04_panel.ipynb", tmp_path / "executed.ipynb"
+    printed = run(sys.executable, str(DEMOS / "run.py"), str(source), str(target))
+    assert "The chat panel; its transcript follows." in printed and "<details>" not in printed
+    executed, committed = (nbformat.read(path, as_version=4) for path in (target, source))
+    assert [cell.source for cell in executed.cells] == [cell.source for cell in committed.cells]
+    for notebook in (executed, committed):
+        widget, transcript = notebook.cells[2].outputs
+        (answer,) = replies(notebook)
+        assert "application/vnd.jupyter.widget-view+json" in widget.data
+        assert transcript.data["text/plain"].startswith("user: Write two sentences about the sea.\n\nassistant: ")
+        assert transcript.data["text/plain"].endswith(f"user: Now say it in one sentence.\n\nassistant: {answer.data['text/plain']}")
+    assert executed.cells[2].outputs[1].data == committed.cells[2].outputs[1].data
+    run(sys.executable, "-m", "nbconvert", "--to", "html", str(target))
+    assert "<p>Write two sentences about the sea.</p>" in target.with_suffix(".html").read_text(encoding="utf-8")
+
+
 def test_a_failing_cell_ends_the_runner_with_its_line(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%load_ext nbllm\n%chat nonsense")])
     nbformat.write(notebook, tmp_path / "bad.ipynb")

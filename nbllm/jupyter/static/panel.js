@@ -115,12 +115,18 @@ function render({ model, el }) {
       const area = element("textarea", "nbllm-input");
       area.value = text;
       area.setAttribute("aria-label", "The question in other words");
-      const done = () => { node.replaceChildren(...kept); };
+      const done = () => { node.replaceChildren(...kept); edit.focus(); };
+      const again = () => { done(); ask("edit", { number, text: area.value }); };
+      area.addEventListener("keydown", (event) => {
+        if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); again(); }
+        if (event.key === "Escape") { event.stopPropagation(); done(); }
+      });
       const kept = [...node.childNodes];
       node.replaceChildren(area, element("div", "nbllm-row",
-        button("Send", "Ask it so", () => { done(); ask("edit", { number, text: area.value }); }), button("Cancel", "Leave it as it is", done)));
+        button("Send", "Ask it so", again), button("Cancel", "Leave it as it is", done)));
       area.focus();
     });
+    edit.className = "nbllm-edit";
     node.append(element("div", "nbllm-tools", edit, button("Copy", "Copy this question", () => copy(text))));
     return node;
   }
@@ -148,7 +154,7 @@ function render({ model, el }) {
     });
     for (const { node } of shown.splice(all.length)) node.remove();
     if (done) drop();
-    retry.disabled = undo.disabled = !shown.length;
+    allow();
   }
 
   function begin(text, again, waiting) {
@@ -173,7 +179,7 @@ function render({ model, el }) {
 
   function grow(told) {
     told = { text: "", think: "", notices: [], status: "", share: null, footer: "", done: false, ...told };
-    if (!pending) { tell(told); return; }
+    if (!pending || pending.done) { tell(told); return; }
     for (const notice of told.notices) pending.notices.append(element("p", "", notice));
     if (told.think) {
       pending.think += told.think;
@@ -191,13 +197,24 @@ function render({ model, el }) {
   }
 
   // What a job says that is no reply: a model that is loaded, a conversation that was saved.
+  let said = "";
   function tell(told) {
-    busyNow(!told.done, told.done ? "" : told.status, told.share);
-    if (told.notices.length) say(told.notices.join(" "));
+    if (told.notices.length) said = told.notices.join(" ");
+    busyNow(!told.done, told.done ? said : told.status, told.share); // what it said stays to be read
+    if (told.done) said = "";
+  }
+
+  // What changes the conversation waits for the end of a reply.
+  function allow() {
+    clear.disabled = busy;
+    retry.disabled = undo.disabled = busy || !shown.length;
+    root.classList.toggle("nbllm-busy", busy); // questions cannot be edited then
   }
 
   function busyNow(now, text, share = null) {
     busy = now;
+    state.classList.remove("nbllm-error");
+    allow();
     send.textContent = now ? "Stop" : "Send";
     send.title = now ? "Stop (Escape); what was written is kept" : "Send the message (Enter)";
     send.setAttribute("aria-label", send.title);
@@ -218,26 +235,29 @@ function render({ model, el }) {
     state.classList.toggle("nbllm-error", wrong);
   }
 
+  const fields = {};
   function control(key, value, help) {
-    const field = element("input", "");
+    if (fields[key]) { // a field that is being filled in stays as it is
+      if (!fields[key].matches(":focus")) fields[key].value = value ?? "";
+      return;
+    }
+    const field = fields[key] = element("input", "");
     field.value = value ?? "";
     field.title = help ?? "";
     const number = key !== "system";
     if (number) { field.type = "number"; field.step = key === "max_tokens" ? 1 : 0.05; field.min = 0; }
     field.addEventListener("change", () => ask("set", { name: key, value: number ? (field.value === "" ? null : Number(field.value)) : field.value }));
-    return element("label", "", key.replace("_", " "), field);
+    settings.append(element("label", "", key.replace("_", " "), field));
   }
 
   function head(told) {
     name.textContent = told.conversation === "1" ? "Chat" : `Chat: ${told.conversation}`;
     const { used, of } = told.context;
     count.textContent = of ? `${(used ?? 0).toLocaleString()} of ${of.toLocaleString()} tokens` : "";
-    if (told.models) {
-      const all = told.models.includes(told.model) || !told.model ? told.models : [told.model, ...told.models];
-      models.replaceChildren(...all.map((each) => { const option = element("option", "", each); option.value = each; return option; }));
-    }
+    if (told.models) models.replaceChildren(...told.models.map((each) => new Option(each, each)));
+    if (told.model && ![...models.options].some((option) => option.value === told.model)) models.prepend(new Option(told.model, told.model));
     if (told.model) models.value = told.model;
-    settings.replaceChildren(...Object.entries(told.settings).map(([key, value]) => control(key, value, told.help?.[key])));
+    for (const [key, value] of Object.entries(told.settings)) control(key, value, told.help?.[key]);
   }
 
   const heard = {
@@ -245,14 +265,29 @@ function render({ model, el }) {
     all: (told) => {
       head(told);
       showAll(told.from ?? 0, told.messages);
-      if (told.pending) { begin(told.pending.question, false, false); grow(told.pending); }
+      if (told.pending) { begin(told.pending.question, told.pending.again, false); grow(told.pending); }
       log.classList.toggle("nbllm-empty", !shown.length && !pending);
     },
     begin: (told) => { begin(told.question, told.again, told.waiting); state.classList.remove("nbllm-error"); },
     reply: grow,
-    error: (told) => { if (pending && !pending.text) drop(); busyNow(false, ""); say(told.text, true); },
+    error: (told) => {
+      if (told.ended) {
+        if (pending && !pending.text && !pending.think) drop();
+        busyNow(false, "");
+        input.value ||= told.draft ?? "";
+      }
+      say(told.text, told.wrong);
+    },
   };
-  const listen = (told) => keepBottom(() => heard[told.kind]?.(told));
+  // Messages are numbered. Who missed one, or has come in the middle, asks for all, and heeds nothing before that has come.
+  let heeded = null;
+  const listen = (told) => {
+    if (told.whole) heeded = told.number;
+    else if (heeded === null) return;
+    else if (told.number !== heeded + 1) { heeded = null; ask("hello"); return; }
+    heeded = told.number;
+    keepBottom(() => heard[told.kind]?.(told));
+  };
   model.on("msg:custom", listen);
 
   // ---- what the user does
