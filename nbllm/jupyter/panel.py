@@ -200,9 +200,12 @@ class Panel:
                 with self._lock:
                     shown.finish()
                     self._shown = None
+                    nothing = question is not None and not (shown.text or shown.think)
+                    if nothing and failed is None:  # the prompt was being read, or the model ended at once
+                        failed = Stopped(shown.stopped() if shown.finish_reason != "end" else "The reply is empty.")
                     if failed is not None:  # the last word: what is told of the end would take its place
-                        self._fail(failed, ended=True, draft=None if shown.text or shown.think else draft)
-                if shown.stats is not None:
+                        self._fail(failed, ended=True, draft=draft if nothing else None)
+                if shown.stats is not None and not nothing:
                     self._used = shown.stats.prompt_tokens + shown.stats.generated_tokens
 
         if question is not None:

@@ -126,3 +126,12 @@ def test_a_question_that_comes_to_nothing_is_given_back(panel):
     before = panel.value(f"len({SESSION}.shelf.conversations)")
     error = told(ask(panel, kind="edit", number=0, text=" "))[-1]
     assert error["kind"] == "error" and panel.value(f"len({SESSION}.shelf.conversations)") == before
+
+
+def test_a_question_whose_prompt_was_being_read_is_given_back(panel):
+    panel.run("shown.send('hello').wait()\nlong = shown.send('word ' * 6000)\n"
+              "while not any(type(event).__name__ == 'Prefill' for event in long.events): pass")  # fmt: skip
+    cell = panel.run("shown.stop()\nlong.wait()")
+    (error,) = [content for content in told(cell) if content["kind"] == "error"]
+    assert error["draft"] == "word " * 6000 and error["ended"] and not error["wrong"]
+    assert error["text"] == "Stopped before the reply began." and panel.value("len(shown.serialize())") == 2
