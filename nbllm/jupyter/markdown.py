@@ -3,7 +3,9 @@ r"""A reply's text as Markdown that any notebook shows as it was meant, finished
 Models write \( \) and \[ \] for mathematics, $ for money, and HTML for anything; a notebook's Markdown eats the first,
 takes the second for mathematics and the third for markup. Outside code, mathematics gets the dollars that notebooks
 know, other dollars are escaped, and `<` is an entity, so that HTML stays text. Images become links: showing a reply
-must not fetch anything. Knows nothing of models and displays.
+must not fetch anything. A link leads to the web, to an address of mail or to a file beside the notebook: JupyterLab
+trusts the output of a cell that it ran, so that a `javascript:` link would run with all that the user may do. Any other
+stays text. Knows nothing of models and displays.
 """
 
 import re
@@ -19,7 +21,8 @@ _INLINE = re.compile(
       | (?P<display> \$\$ (?:(?!\n[ \t]*\n)[^$]){1,2000} \$\$ )
       | (?P<inline> \$(?=[^\s$])[^$\n]{0,1000}(?<![\s\\])\$(?!\d) )
       | (?P<kept> \\[^\n] )
-      | (?P<dollar> \$ ) | (?P<less> < ) | (?P<image> !(?=\[) )""",
+      | (?P<dollar> \$ ) | (?P<less> < ) | (?P<image> !(?=\[) )
+      | (?P<link> \](?=[(:]) (?! [(:][ \t]{0,9}\n?[ \t]{0,9} (?: https?:// | mailto: ) | \([\w./\#-]{0,300}\) ) )""",
     re.VERBOSE,
 )
 
@@ -29,7 +32,8 @@ DOLLAR = "\\$*\u2060*"
 
 
 def _math(text, dollars):
-    return dollars + text.replace("<", r"\lt ") + dollars
+    text = text.replace("<", r"\lt ").replace("](", "] (").replace("]:", "] :")  # were it no mathematics, no link either
+    return dollars + text + dollars
 
 
 _REWRITE = {
@@ -42,6 +46,7 @@ _REWRITE = {
     "dollar": lambda text: DOLLAR,
     "less": lambda text: "&lt;",
     "image": lambda text: r"\!",
+    "link": lambda text: r"\]",
 }
 
 

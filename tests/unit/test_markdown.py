@@ -24,6 +24,15 @@ CASES = {
     "HTML": ("<script>alert(1)</script>", "&lt;script>alert(1)&lt;/script>"),
     "an escaped tag": (r"\<b>", "&lt;b>"),
     "an image": ("![x](http://example.org/x.png)", r"\![x](http://example.org/x.png)"),
+    "links to the web, to mail, to a file": (
+        "[a](https://example.org) [b]( http://x.y 't') [c](mailto:a@b.c) [d](./e_f/g.md#h)\n[i]: https://example.org",
+        "[a](https://example.org) [b]( http://x.y 't') [c](mailto:a@b.c) [d](./e_f/g.md#h)\n[i]: https://example.org",
+    ),
+    "a link to a script": ("[a](javascript:x) [b](data:x)", r"[a\](javascript:x) [b\](data:x)"),
+    "a link to a script in disguise": ("[a](&#106;avascript:x) [b](\n JaVascript&colon;x)", "[a\\](&#106;avascript:x) [b\\](\n JaVascript&colon;x)"),
+    "a script defined below": ("[a][b] [b]\n\n[b]:\njavascript:x", "[a][b] [b]\n\n[b\\]:\njavascript:x"),
+    "a script after an escaped backslash": (r"[a\\](javascript:x)", r"[a\\\](javascript:x)"),
+    "a script in what is no mathematics": (r"\( a $ [b](javascript:x) $ c \)", "$a $ [b] (javascript:x) $ c$"),
     "a code span": (r"`\(x\) $5 <b>`", r"`\(x\) $5 <b>`"),
     "a code span in longer ticks": ("``a`<b>``<i>", "``a`<b>``&lt;i>"),
     "a lonely tick": ("`<b>", "`&lt;b>"),
@@ -62,7 +71,7 @@ def test_plain_text_stays_as_it_is(text):
     assert markdown(text) == text
 
 
-@pytest.mark.parametrize("part", [r"\(", r"\[", r"\[ ", "$", "$$", "`", "``` ", "~~~\n", "<", "![", "> - 1. ", "$a"])
+@pytest.mark.parametrize("part", [r"\(", r"\[", r"\[ ", "$", "$$", "`", "``` ", "~~~\n", "<", "![", "](", "]: ", "> - 1. ", "$a"])
 def test_a_hostile_reply_costs_no_more_than_seconds(part):
     since = time.monotonic()
     markdown(part * (20_000 // len(part)))
