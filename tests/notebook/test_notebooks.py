@@ -133,6 +133,18 @@ def test_the_demo_of_the_panel_runs_and_is_committed_with_its_transcript(models,
     assert "<p>Write two sentences about the sea.</p>" in target.with_suffix(".html").read_text(encoding="utf-8")
 
 
+def test_the_demo_of_a_data_frame_runs_and_is_committed_with_what_it_shows(models, tmp_path):
+    source = DEMOS / "05_data_frame.ipynb"
+    run(sys.executable, str(DEMOS / "run.py"), str(source), str(tmp_path / "executed.ipynb"))
+    executed, committed = (nbformat.read(path, as_version=4) for path in (tmp_path / "executed.ipynb", source))
+    texts = [output.data["text/plain"] for output in replies(executed)]
+    assert texts == [output.data["text/plain"] for output in replies(committed)] and len(texts) == 2
+    footers = [output.data["text/markdown"].splitlines()[-1] for output in replies(executed)]
+    assert "with the value of largest" in footers[0] and "with a description of planets" in footers[1]
+    error, mended = (cell.outputs[0] for cell in executed.cells if cell.source.startswith(('"There', "%chat fix")))
+    assert error.ename == "TypeError" and "```python" in mended.data["text/plain"]
+
+
 def test_a_failing_cell_ends_the_runner_with_its_line(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%load_ext nbllm\n%chat nonsense")])
     nbformat.write(notebook, tmp_path / "bad.ipynb")
