@@ -30,6 +30,7 @@ lab: $(VENV)/installed-lab
 	cd demo_notebooks && jupyter lab 01_first_chat.ipynb
 
 test: $(VENV)/installed-test $(VENV)/installed-ipykernel6
+	@command -v chromium > /dev/null || echo "There is no chromium, so the browser tests are skipped; on Debian: apt install chromium"
 	cd tests && NBLLM_IPYKERNEL6=$(VENV)/ipykernel6/bin/python pytest
 
 test-emulated: $(VENV)/installed-test | $(VENV)/arm64

@@ -88,7 +88,6 @@ class Page:
 
     def launcher(self):
         self.page.goto(f"{self.server.url}lab?reset")
-        return self
 
     def open(self, name, front="lab"):
         """Open a notebook in JupyterLab, or in Notebook 7."""
