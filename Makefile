@@ -82,5 +82,5 @@ $(VENV)/arm64: | $(VENV)
 # The build folder is kept, so that the next build compiles only what has changed.
 $(VENV)/installed-%: $(VENV)/requirements-%.txt $(SOURCES)
 	@echo "Compiling the kernels and installing nbllm: some minutes the first time."
-	python -m pip install -v --no-deps --no-build-isolation -Cbuild-dir=$(VENV)/build .
+	python -m pip install -v --no-deps --no-build-isolation --config-settings=build-dir=$(VENV)/build .
 	touch $@
