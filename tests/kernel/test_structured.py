@@ -46,7 +46,6 @@ def test_mistakes_are_one_line_and_are_told_before_anything_is_asked(kernel):
     for line, message in (
         ("--schema nothing", "there is no schema 'nothing'"), ("--schema bad", "the schema cannot be used"),
         ("--schema here", "is no schema"), ("--schema bad --json", "both given"),
-        ("--json --each here", "--each answers in plain text"),
     ):  # fmt: skip
         (shown,) = kernel.run(f"%%chat {line}\nx").error
         assert message in shown and shown.startswith("OptionError: ")
