@@ -94,10 +94,9 @@ def test_it_ends_at_once_while_the_model_writes_and_leaves_nothing(local_llm, as
     since = time.monotonic()
     local_llm.client.shutdown()
     while any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in family):
+        assert time.monotonic() < since + PATIENCE
         time.sleep(0.05)
-    took = time.monotonic() - since
-    print(f"ended after {took:.1f} s")
-    assert took < 10
+    print(f"ended after {time.monotonic() - since:.1f} s")
 
 
 def test_it_restarts_while_the_model_writes(local_llm):
