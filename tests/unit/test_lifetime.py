@@ -8,6 +8,7 @@ import resource
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 
 import processes
 import psutil
@@ -102,43 +103,46 @@ def test_a_model_of_one_thread_goes_on_in_a_fork(tiny_model):
 # ---- a full disk
 
 
-@pytest.fixture
-def full_disk(monkeypatch):
-    """Sets how many bytes a file may have; what is beyond is an OSError, as of a disk that is full."""
+@contextmanager
+def full_disk(size):
+    """Within, files may have so many bytes; what is beyond is an OSError, as of a disk that is full.
+
+    Only around what is tested: pytest writes its own report, also to a file.
+    """
     if sys.platform == "win32":
         pytest.skip("this system has no limit of a file's size")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_saving_to_a_full_disk_is_one_line_and_keeps_what_was_there(full_disk, tmp_path):
+def test_saving_to_a_full_disk_is_one_line_and_keeps_what_was_there(tmp_path):
     path = tmp_path / "talk.jsonl"
     saved.save(Transcript(None, []), path)
     before = path.read_bytes()
-    full_disk(4096)
-    with pytest.raises(ConversationFileError, match="cannot be written") as error:
+    with full_disk(4096), pytest.raises(ConversationFileError, match="cannot be written") as error:
         saved.save(Transcript("x" * 100_000, []), path)
     assert "\n" not in str(error.value)
     assert os.listdir(tmp_path) == ["talk.jsonl"] and path.read_bytes() == before
 
 
-def test_packing_to_a_full_disk_leaves_nothing_there_and_the_model_works(full_disk, tiny_model, tmp_path, monkeypatch):
+def test_packing_to_a_full_disk_leaves_nothing_there_and_the_model_works(tiny_model, tmp_path, monkeypatch):
     with nbllm.load(tiny_model, threads=1) as model:
         expected = model.logits([1, 2, 3])
     monkeypatch.setenv("NBLLM_CACHE", str(tmp_path / "packed"))
-    full_disk(20_000)
-    with nbllm.load(tiny_model, threads=1) as model:
+    with full_disk(20_000), nbllm.load(tiny_model, threads=1) as model:
         assert (model.logits([1, 2, 3]) == expected).all() and "laid out in memory" in model.notice
     assert os.listdir(tmp_path / "packed") == []
 
 
-def test_a_download_to_a_full_disk_is_one_line_and_no_file_has_the_models_name(full_disk, tmp_path, monkeypatch):
+def test_a_download_to_a_full_disk_is_one_line_and_no_file_has_the_models_name(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "PAUSE", 0)
     content = b"GGUF" + bytes(3_000_000)
     with serve(content) as server:
-        full_disk(1_000_000)
-        with pytest.raises(DownloadError, match="m.gguf") as error:
+        with full_disk(1_000_000), pytest.raises(DownloadError, match="m.gguf") as error:
             finish(fetching(Remote("m.gguf", f"{server.url}/m.gguf"), tmp_path, lambda size: None, StopFlag()))
     assert "\n" not in str(error.value) and os.strerror(errno.EFBIG) in str(error.value)
     assert "m.gguf" not in os.listdir(tmp_path)
