@@ -5,14 +5,14 @@ Knows nothing of models, prompts or outputs: a job is a generator function, its 
 
 import contextlib
 import queue
-import sys
 import threading
 
 from nbllm.errors import NbLLMError
 from nbllm.runtime.events import StopFlag
 
-# A lock that waits cannot be interrupted on Windows, so there the wait looks up this often, in seconds.
-WAIT = 0.1 if sys.platform == "win32" else None
+# How often a wait looks up, in seconds: a lock that waits cannot be interrupted on Windows, and elsewhere a signal that comes
+# just before the lock does is seen only when the wait ends.
+WAIT = 0.1
 
 
 class Handle:
