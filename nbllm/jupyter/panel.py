@@ -158,7 +158,7 @@ class Panel:
         return self._change(lambda shelf: shelf.save(path))
 
     def load(self, path):
-        return self._change(lambda shelf: shelf.load(path))
+        return self._submit(self._session.load(path))
 
     def serialize(self) -> list[dict]:
         """The messages, as chat templates take them."""

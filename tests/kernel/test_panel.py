@@ -135,3 +135,13 @@ def test_a_question_whose_prompt_was_being_read_is_given_back(panel):
     (error,) = [content for content in told(cell) if content["kind"] == "error"]
     assert error["draft"] == "word " * 6000 and error["ended"] and not error["wrong"]
     assert error["text"] == "Stopped before the reply began." and panel.value("len(shown.serialize())") == 2
+
+
+def test_a_conversation_that_was_saved_with_its_cache_is_not_read_again(panel, tmp_path):
+    path = str(tmp_path / "talk.jsonl")
+    panel.run("before = shown.send('My name is Aurora, and I live in a house by the sea.').wait()[-1].stats")
+    assert panel.run(f"%chat save {path} --cache").reply["status"] == "ok"
+    panel.run("%chat new")
+    panel.run("shown.send('Something else.').wait()")
+    panel.run(f"shown.load({path!r}).wait()\nafter = shown.send('And?').wait()[-1].stats")
+    assert panel.value("after.reused_tokens >= before.prompt_tokens + before.generated_tokens - 1")
