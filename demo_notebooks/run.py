@@ -32,7 +32,8 @@ class Stream(NotebookClient):
         return super().process_message(msg, cell, cell_index)
 
     def _reply(self, content):
-        text, made = content["data"]["text/plain"], content["metadata"].get("nbllm", {"state": "other"})
+        made = content["metadata"].get("nbllm", {"state": "other"})
+        text = content["data"].get("text/plain") or self._shown + made["new"]
         status, home = made["state"] == "waiting", "\r\x1b[K" if sys.stdout.isatty() else ""
         if made["state"] == "transcript":  # of a panel: what was said was shown as it came
             return

@@ -6,6 +6,8 @@ Knows nothing of models, prompts or outputs: a job is a generator function, its 
 import contextlib
 import queue
 import threading
+from collections import deque
+from dataclasses import dataclass
 
 from nbllm.errors import NbLLMError
 from nbllm.runtime.events import StopFlag
@@ -13,6 +15,13 @@ from nbllm.runtime.events import StopFlag
 # How often a wait looks up, in seconds: a lock that waits cannot be interrupted on Windows, and elsewhere a signal that comes
 # just before the lock does is seen only when the wait ends.
 WAIT = 0.1
+
+
+@dataclass(frozen=True)
+class Queued:
+    """The job waits for its turn; so many come before it. Told when it is submitted and whenever one of these has ended."""
+
+    ahead: int
 
 
 class Handle:
@@ -24,12 +33,13 @@ class Handle:
     Attributes
     ----------
     events : list
-        All events so far, from the first.
+        All events so far, from the first; those of waiting (`Queued`) among them.
     """
 
-    def __init__(self, worker: threading.Thread):
+    def __init__(self, worker: threading.Thread, follower=None):
         self.events = []
         self._worker = worker
+        self._follower = follower
         self._flag = StopFlag()
         self._read = 0  # how many of the events the follower has had
         self._error = None
@@ -69,21 +79,27 @@ class Handle:
         return self.events
 
     def _run(self, job):
+        """Returns what the job raised, or None."""
         assert threading.current_thread() is self._worker
         try:
             with contextlib.closing(job(self._flag)) as events:
                 for event in events:
-                    self.events.append(event)
-                    self._wake.put(None)
+                    self._tell(event)
         except BaseException as error:  # the thread goes on; the follower gets it
-            self._end(error)
-        else:
-            self._end()
+            return error
+
+    def _tell(self, event):
+        self.events.append(event)
+        self._wake.put(None)
+        if self._follower is not None:
+            self._follower.event(event)
 
     def _end(self, error=None):
         self._error = error
         self._ended = True
         self._wake.put(None)
+        if self._follower is not None:
+            self._follower.end(error)
 
 
 class Worker:
@@ -101,24 +117,31 @@ class Worker:
 
     def __init__(self):
         self._jobs = queue.SimpleQueue()  # of (job, handle); None ends the thread
+        self._waiting = deque()  # handles that have not ended, in order; the first runs, or is about to
         self._current = None
         self._closed = False
         self._lock = threading.Lock()  # around what must not happen between `submit` and `close`
         self._thread = threading.Thread(target=self._run, name="nbllm worker", daemon=True)
         self._thread.start()
 
-    def submit(self, job) -> Handle:
+    def submit(self, job, follower=None) -> Handle:
         """Queue a job: a generator function that is given the stop flag and yields events.
+
+        follower : who is told everything at once, by the methods `event(event)` and `end(error or None)`. They are called
+        on the worker's thread, but for the first `Queued`, and must not raise.
 
         Raises
         ------
         NbLLMError
             The worker was closed, or this process is a fork of the one that started it.
         """
-        handle = Handle(self._thread)
+        handle = Handle(self._thread, follower)
         with self._lock:
             if self._closed or not self._thread.is_alive():
                 raise NbLLMError("the thread that runs models has ended in this process; restart the Jupyter kernel")
+            if self._waiting:
+                handle._tell(Queued(len(self._waiting)))
+            self._waiting.append(handle)
             self._jobs.put((job, handle))
         return handle
 
@@ -149,6 +172,14 @@ class Worker:
         job, self._current = item
         if self._closed:  # between the `get` and here
             self._current.stop()
-        self._current._run(job)
+        handle = self._current
+        error = handle._run(job)
         self._current = None
+        with self._lock:  # before its end is told: whoever submits because of it does not wait for it
+            self._waiting.popleft()
+        handle._end(error)
+        with self._lock:
+            for ahead, other in enumerate(self._waiting):
+                if ahead and not other.ended:  # the first is next
+                    other._tell(Queued(ahead))
         return True

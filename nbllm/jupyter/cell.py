@@ -22,33 +22,25 @@ def run(session, job, output):
     """
     with _ending(output), _stop_on_interrupt(session, output):
         with _awaiting(session, job) as handle:
-            output.paint()
+            if not handle.events:  # else what it waits for is known
+                output.paint()
             for event in handle:
                 output.event(event)
 
 
 async def run_async(session, job, output):
     """As `run`, with the event loop free meanwhile; here an interrupt arrives as the cell's cancellation."""
-    loop, events = asyncio.get_running_loop(), asyncio.Queue()
-
-    def forwarding(stop):
-        last = None
-        try:
-            for event in job(stop):
-                loop.call_soon_threadsafe(events.put_nowait, event)
-                yield
-        except BaseException as error:  # raised again by `show`, in the cell
-            last = error
-        loop.call_soon_threadsafe(events.put_nowait, last)
+    events = _Events(asyncio.get_running_loop())
 
     async def show():
-        while (event := await events.get()) is not None:
+        while (event := await events.queue.get()) is not None:
             if isinstance(event, BaseException):
                 raise event
             output.event(event)
 
-    with _ending(output), _awaiting(session, forwarding) as handle:
-        output.paint()
+    with _ending(output), _awaiting(session, job, events) as handle:
+        if not handle.events:
+            output.paint()
         try:
             await show()
         except asyncio.CancelledError:
@@ -58,10 +50,24 @@ async def run_async(session, job, output):
             await show()
 
 
+class _Events:
+    """Brings a job's events from the worker's thread to an event loop's, and its error, or None, at the end."""
+
+    def __init__(self, loop):
+        self.queue = asyncio.Queue()
+        self._loop = loop
+
+    def event(self, event):
+        if not self._loop.is_closed():  # it is, when the Jupyter kernel ends
+            self._loop.call_soon_threadsafe(self.queue.put_nowait, event)
+
+    end = event
+
+
 @contextmanager
-def _awaiting(session, job):
+def _awaiting(session, job, follower=None):
     """Submits the job, which an interrupt concerns until the cell has ended, and not what others run meanwhile."""
-    handle = session.awaited = session.submit(job)
+    handle = session.awaited = session.submit(job, follower)
     try:
         yield handle
     finally:

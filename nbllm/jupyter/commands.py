@@ -46,9 +46,21 @@ def answer(shell, job, given, filled=None):
         next_cell(shell, "code", code)
 
 
+def background(shell, job, given, filled):
+    """Run a job that answers while other cells run. Its handle goes where the options say, or is returned, to be shown."""
+    from nbllm.jupyter.background import Background
+    from nbllm.jupyter.session import session
+
+    handle = Background(shell, session(settings(shell)), job, filled)
+    if given.out is None:
+        return handle
+    shell.user_ns[given.out] = handle
+    display(handle)
+
+
 def likely(given) -> int:
     """How many likely tokens are told beside each: only of a reply that is kept."""
-    return ALTERNATIVES if given.out is not None else 0
+    return ALTERNATIVES if given.out is not None or getattr(given, "bg", False) else 0
 
 
 def next_cell(shell, kind, text):
@@ -159,6 +171,13 @@ def _begins(transcript):
     return question if len(question) <= FIRST else f"{question[:FIRST]}..."
 
 
+def _stop(shell, argument):
+    from nbllm.jupyter.session import running
+
+    stopped = running().stop() if running() else 0
+    print(f"{stopped} stopped; what was written is kept" if stopped else "nothing is being written")
+
+
 def _panel(shell, argument):
     from nbllm.jupyter.panel import panel
 
@@ -263,6 +282,7 @@ COMMANDS = {
     "load": Command(_load, "load FILE", "go on with a saved conversation"),
     "export": Command(_change(lambda shelf, path: shelf.export(_file(path))), "export FILE",
                       "write the conversation as Markdown"),
+    "stop": Command(_stop, "stop", "stop the replies that no cell waits for"),
     "panel": Command(_panel, "panel", "a panel to chat in, which shares the conversation"),
     "stats": Command(_stats, "stats", "how fast the turns of the conversation were, and what they reused"),
     "info": Command(_info, "info", "the model, the threads, the processor and the kernels chosen for it"),

@@ -20,12 +20,17 @@ from nbllm.chat.map import Mapped
 from nbllm.chat.reply import Reply
 from nbllm.chat.thinking import Thought, dimmed
 from nbllm.chat.tokens import Tokens
+from nbllm.chat.worker import Queued
 from nbllm.jupyter.markdown import escaped, markdown
 from nbllm.jupyter.session import Answering, Loading
 from nbllm.text import Text
 from nbllm.runtime.events import Done, Packing, Prefill
 
 INTERVAL = 0.06  # seconds between updates: more often freezes browsers, which render the whole reply each time
+# Each update of a notebook carries the whole text again, so a reply is shown as often as this many bytes a token allow, and
+# every PAUSE seconds in any case. ENVELOPE is what Jupyter's messages have beside the text.
+RATE, PAUSE, ENVELOPE = 110, 2.0, 1000
+ONE_AHEAD = "waiting for the request before it"
 _CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}  # no escapes in terminals
 _CUT = {  # finish reasons that are told; a reply that ended by itself says nothing
     "length": "cut at {sampling.max_tokens} tokens (--max-tokens)",
@@ -70,10 +75,14 @@ class Output:
         """Take one event, and paint if it is time."""
         can_wait = self._TAKE[type(event)](self, event)
         now = time.monotonic()
-        if not can_wait or now - self._painted >= self._pause:
+        if not can_wait or self._due(now - self._painted):
             self.paint()
             self._painted = time.monotonic()
             self._pause = max(INTERVAL, 4 * (self._painted - now))
+
+    def _due(self, waited):
+        """Whether it is time to paint, so many seconds after the last time."""
+        return waited >= self._pause
 
     def finish(self):
         """Paint the last state. Without a `Done` among the events, what was being done is taken away."""
@@ -133,6 +142,9 @@ class Output:
 
     # Each takes an event and returns whether it is enough to paint with a later one.
 
+    def _queued(self, event):
+        self.doing = f"waiting for the {event.ahead} requests before it" if event.ahead > 1 else ONE_AHEAD
+
     def _pulling(self, event):
         new, self.doing = self._share is None, f"downloading {event.name} ({amount(event.total)})"
         self._share = event.done / event.total
@@ -186,17 +198,49 @@ class Output:
         self._painted = float("inf")  # `finish` follows, and paints the end at once
         return True
 
-    _TAKE = {Pulling: _pulling, Loading: _loading, Packing: _packing, Copying: _copying, Answering: _answering,
+    _TAKE = {Queued: _queued, Pulling: _pulling, Loading: _loading, Packing: _packing, Copying: _copying, Answering: _answering,
              Mapped: _mapped, Prefill: _prefill, Thought: _thought, Text: _text, Notice: _notice, Done: _done}
 
 
 class NotebookOutput(Output):
-    """Display updates; only the last stays in the saved notebook."""
+    """Display updates; only the last stays in the saved notebook.
+
+    While the model writes, they have the Markdown alone, and what is new of the plain text in the metadata.
+    """
 
     _handle = None
-    _sent = None
+    _sent = None  # the last bundle
+    _plain = ""  # as far as it was sent while the model wrote
+    _bytes = 0  # sent since then, about
 
     def paint(self):
+        data, plain = self._bundle()
+        if data == self._sent:
+            return
+        metadata, self._sent = self.metadata(), data
+        if self.doing is not None and (self.text or self.think):
+            if plain.startswith(self._plain):  # else a notice came above it
+                metadata["nbllm"]["new"] = plain[len(self._plain) :]
+                data = {"text/markdown": data["text/markdown"]}
+            self._plain, self._bytes = plain, self._bytes + self._size()
+        self.send(data, metadata)
+
+    def send(self, data, metadata):
+        """Show this in place of what is shown."""
+        if self._handle is not None:
+            self._handle.update(data, raw=True, metadata=metadata)
+        elif data["text/plain"]:
+            self._handle = display(data, raw=True, metadata=metadata, display_id=True)
+
+    def _size(self):
+        return ENVELOPE + len(self.text) + len(self.think)
+
+    def _due(self, waited):
+        affordable = self._bytes + self._size() <= RATE * len(self._tokens)
+        return super()._due(waited) and (not self._tokens or affordable or waited >= PAUSE)
+
+    def _bundle(self):
+        """The reply as Markdown and plain text; and the latter."""
         written = self.text or self.think
         thought = self.think.strip("\n")
         above = [line for line in (*self._notices, "" if written else self.status()) if line]
@@ -205,14 +249,7 @@ class NotebookOutput(Output):
         footer = f"*{escaped(self.footer())}*" if self.footer() else ""
         text = fenced(self.text, "json") if self.text and self._asked.schema else markdown(self.text)
         body = [*quiet, _quoted(markdown(thought)), text, footer]
-        data = {"text/plain": plain, "text/markdown": "\n\n".join(part for part in body if part)}
-        if data == self._sent:
-            return
-        if self._handle is not None:
-            self._handle.update(data, raw=True, metadata=self.metadata())
-        elif plain:
-            self._handle = display(data, raw=True, metadata=self.metadata(), display_id=True)
-        self._sent = data
+        return {"text/plain": plain, "text/markdown": "\n\n".join(part for part in body if part)}, plain
 
 
 class TerminalOutput(Output):

@@ -7,7 +7,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 
 from nbllm.errors import NbLLMError, OptionError
 from nbllm.jupyter.arguments import parse
-from nbllm.jupyter.commands import COMMANDS, HELP, answer, likely, usage
+from nbllm.jupyter.commands import COMMANDS, HELP, answer, background, likely, usage
 from nbllm.jupyter.completion import matcher
 from nbllm.jupyter.config import NbLLM, settings
 from nbllm.jupyter.failures import Failures
@@ -32,6 +32,8 @@ class ChatMagics(Magics):
         given, options = parse(line)
         config = settings(self.shell)
         fits = schema(self.shell, given)
+        if given.bg and (given.code or given.each is not None):
+            raise OptionError("--bg does not wait for the reply, which --code and --each must; leave one of them out")
         if given.each is not None:
             from nbllm.jupyter.each import each
 
@@ -45,6 +47,8 @@ class ChatMagics(Magics):
             raise NbLLMError("the prompt is empty: write it below the %%chat line")
         above, also = attached(given.attached, names(self.shell), config.describe)
         job = current.ask(above + prompt, sampling, given.system, given.new, fits, likely(given))
+        if given.bg:
+            return background(self.shell, job, given, {**also, **filled})
         answer(self.shell, job, given, {**also, **filled})
 
     ask.__doc__ = HELP

@@ -65,8 +65,11 @@ class Session:
         sampling = self.config.sampling().updated(**options)
         return sampling if sampling.seed is not None else sampling.updated(seed=secrets.randbits(32))
 
-    def submit(self, job):
-        """Run a job on the worker: a callable that takes a stop flag and yields events. Returns its handle."""
+    def submit(self, job, follower=None):
+        """Run a job on the worker: a callable that takes a stop flag and yields events. Returns its handle.
+
+        follower : as of `Worker.submit`.
+        """
 
         def told(stop):
             try:
@@ -75,7 +78,7 @@ class Session:
                 for listener in self.listeners:
                     listener()
 
-        handle = self._worker.submit(told)
+        handle = self._worker.submit(told, follower)
         self._running = [*(each for each in self._running if not each.ended), handle]
         return handle
 
@@ -84,10 +87,12 @@ class Session:
         """Whether a job runs or waits."""
         return not all(handle.ended for handle in self._running)
 
-    def stop(self):
-        """Stop what is running and what waits for its turn, from any thread, cell or no cell."""
-        for handle in self._running:
+    def stop(self) -> int:
+        """Stop what is running and what waits for its turn, from any thread, cell or no cell; returns how many there were."""
+        running = [handle for handle in self._running if not handle.ended]
+        for handle in running:
             handle.stop()
+        return len(running)
 
     def interrupt(self):
         """Stop what the running cell waits for; when none waits, everything, since that is what runs then."""

@@ -49,6 +49,23 @@ class Cell:
         return self.of("display_data", "update_display_data")
 
     @property
+    def texts(self):
+        """The one reply of this cell as plain text, after each update."""
+        texts, written = [], ""
+        for update in self.updates:
+            made = update["metadata"].get("nbllm", {})
+            text = update["data"].get("text/plain")
+            texts.append(text if text is not None else written + made["new"])
+            written = texts[-1] if made.get("state") == "writing" else ""
+        return texts
+
+    @property
+    def size(self):
+        """Bytes of all messages, as a front end gets them."""
+        parts = ("header", "parent_header", "metadata", "content")
+        return sum(len(json.dumps(message[part], default=str)) for message in self.messages for part in parts)
+
+    @property
     def states(self):
         """Whether each update was "waiting", "writing" or "done"."""
         return [content["metadata"]["nbllm"]["state"] for content in self.updates]
@@ -90,7 +107,7 @@ class Kernel:
         self.manager.start_kernel(extra_arguments=list(arguments))
         self.client = self.manager.blocking_client()
         self.client.start_channels()
-        self.ignored = set()  # requests that are not cells
+        self.ignored = set()  # requests that are not cells, and displays that go on after theirs
 
     def __enter__(self):
         self.client.wait_for_ready(timeout=PATIENCE)
@@ -152,6 +169,9 @@ class Kernel:
         return found
 
     def ignores(self, message):
-        """Whether a message is about a request that was no cell: of these tests, or an interrupt, or the start."""
+        """Whether a message is about a request that was no cell: of these tests, or an interrupt, or the start; or about
+        a display that goes on after its cell."""
         parent = message["parent_header"]
+        if message["content"].get("transient", {}).get("display_id") in self.ignored:
+            return True
         return parent.get("msg_id") in (None, *self.ignored) or parent["msg_type"] == "interrupt_request"

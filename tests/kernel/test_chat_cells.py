@@ -29,10 +29,18 @@ def test_a_reply_streams_as_updates_of_one_display_and_ends_complete(kernel):
     kinds = [message["msg_type"] for message in cell.messages]
     assert kinds.count("display_data") == 1
     assert len({content["transient"]["display_id"] for content in cell.updates}) == 1
-    texts = [update["data"]["text/plain"] for update, state in zip(cell.updates, cell.states) if state != "waiting"]
+    texts = [text for text, state in zip(cell.texts, cell.states) if state != "waiting"]
     assert len(set(texts)) > 2 and all(later.startswith(sooner) for sooner, later in zip(texts, texts[1:]))
     assert cell.made["generated_tokens"] == 80
     assert {kind for update in cell.updates for kind in update["data"]} == {"text/plain", "text/markdown"}
+
+
+def test_four_hundred_tokens_of_streaming_are_sixty_kilobytes_at_most(kernel):
+    kernel.run("numbers = {'type': 'array', 'items': {'type': 'integer'}, 'minItems': 400}")  # so that it is no shorter
+    cell = kernel.run("%%chat --max-tokens 400 --schema numbers\nList the natural numbers.")
+    assert cell.made["generated_tokens"] == 400
+    print(f"{len(cell.updates)} updates, {cell.size:,} bytes")
+    assert len(cell.updates) > 10 and cell.size < 60_000
 
 
 def test_what_the_display_ends_with_is_the_reply_in_the_variable(kernel):
@@ -62,9 +70,8 @@ def test_the_model_is_loaded_once(fresh_kernel):
     first = fresh_kernel.run("%%chat --max-tokens 4\nhello")
     second = fresh_kernel.run("%%chat --max-tokens 4\nand again")
     assert fresh_kernel.value("len(loads)") == 1
-    status = [update["data"]["text/plain"] for update in first.updates]
-    assert any(text.startswith("loading ") for text in status)
-    assert not any(update["data"]["text/plain"].startswith("loading ") for update in second.updates)
+    assert any(text.startswith("loading ") for text in first.texts)
+    assert not any(text.startswith("loading ") for text in second.texts)
 
 
 def test_a_follow_up_reads_only_what_is_new(kernel):

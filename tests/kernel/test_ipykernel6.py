@@ -18,6 +18,7 @@ CHOSEN = [  # what depends on ipykernel: streaming, routing, cells' names, inter
     "kernel/test_interrupt.py::test_while_writing_the_partial_reply_stays_everywhere",
     "kernel/test_chat_cells.py::test_a_reply_streams_as_updates_of_one_display_and_ends_complete",
     "kernel/test_chat_cells.py::test_output_goes_to_the_cell_that_asked_and_ends_with_it",
+    "kernel/test_background.py",
     "kernel/test_completion.py",
 ]
 

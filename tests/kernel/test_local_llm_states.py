@@ -61,7 +61,7 @@ def test_while_waiting_behind_another_job_which_goes_on(local_llm):
     local_llm.run(ENDLESS)
     cell = local_llm.start(LONG).until(lambda cell: cell.updates)
     local_llm.interrupt()
-    assert cell.finish().error == ["Stopped while waiting for the model."]
+    assert cell.finish().error == ["Stopped while waiting for the 2 requests before it."]
     assert local_llm.value("[job.ended for job in background]") == [False, False]
     local_llm.interrupt()
     assert local_llm.run("And now?").made["generated_tokens"] == 2

@@ -1,7 +1,5 @@
 """The panel in a real Jupyter kernel: it shares the conversation, is told pieces, and leaves a transcript in the notebook."""
 
-import json
-
 import pytest
 
 SESSION = "__import__('nbllm.jupyter.session').jupyter.session.running()"
@@ -69,10 +67,8 @@ def test_the_browser_is_told_pieces_and_few_of_them(panel):
     assert text == panel.value("shown.serialize()[-1]['content']")
     written = panel.value("stats.generated_tokens")
     assert written > 100
-    parts = ("header", "parent_header", "metadata", "content")
-    size = sum(len(json.dumps(message[part], default=str)) for message in cell.messages for part in parts)
-    print(f"{len(pieces)} updates, {size} bytes for {written} tokens")
-    assert size < 60_000
+    print(f"{len(pieces)} updates, {cell.size:,} bytes for {written} tokens")
+    assert cell.size < 60_000
     assert pieces[-1]["done"] and pieces[-1]["footer"].startswith("smollm2-135m · ")
 
 

@@ -70,12 +70,43 @@ def test_a_quick_reply_is_painted_rarely_and_completely(notebook):
 
 def test_without_haste_every_piece_is_painted_at_once(notebook, monkeypatch):
     monkeypatch.setattr(display, "INTERVAL", -1.0)
+    monkeypatch.setattr(display, "RATE", float("inf"))
     monkeypatch.setattr(display.time, "monotonic", lambda: 0.0)
     _, states = notebook(events("abcdefgh"))
-    assert [state.data["text/plain"] for state in states] == [
-        "loading Some-Model", "reading the prompt", "reading the prompt: 0%", "reading the prompt: 100%",
-        "abcd", "abcdefgh", "abcdefgh",
+    assert [state.data["text/markdown"] for state in states[:-1]] == [
+        "*loading Some-Model*", "*reading the prompt*", "*reading the prompt: 0%*", "*reading the prompt: 100%*",
+        "abcd", "abcdefgh",
     ]  # fmt: skip
+    assert states[-1].data["text/plain"] == "abcdefgh"
+    written = [state for state in states[:-1] if state.metadata["nbllm"]["state"] == "writing"]
+    assert [state.metadata["nbllm"]["new"] for state in written] == ["abcd", "efgh"]
+    assert not any("text/plain" in state.data for state in written)
+
+
+@pytest.mark.parametrize("speed", [1000, 160, 12, 1])  # tokens a second
+def test_updates_are_few_in_a_second_and_small_in_all_and_none_is_late(notebook, monkeypatch, speed):
+    now, size, when = 0.0, 0, []
+    monkeypatch.setattr(display.time, "monotonic", lambda: now)
+    *before, done = events("")
+    output = display.NotebookOutput()
+
+    def send(data, metadata):
+        nonlocal size
+        size += display.ENVELOPE + sum(map(len, data.values()))
+        when.append(now)
+
+    output.send = send
+    for event in before:
+        output.event(event)
+    when.clear()
+    for _ in range(400):
+        now += 1 / speed
+        output.event(Text("word ", tokens(1)))
+    output.event(done)
+    output.finish()
+    pauses = [later - sooner for sooner, later in zip(when, when[1:-1])]
+    assert min(pauses) >= 0.05 and max(pauses) <= max(display.PAUSE, 1 / speed) + 1 / speed
+    assert size <= (60_000 if speed > 10 else 1_600_000)
 
 
 def test_the_end_has_the_reply_and_a_footer_outside_of_its_code(notebook):

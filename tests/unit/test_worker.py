@@ -11,7 +11,7 @@ import weakref
 
 import pytest
 
-from nbllm.chat.worker import Worker
+from nbllm.chat.worker import Queued, Worker
 from nbllm.errors import NbLLMError
 
 LONG = 30  # seconds; bounds a wait that should never be that long
@@ -40,10 +40,42 @@ def until_stopped(flag):
         time.sleep(0.001)
 
 
+def told(events):
+    """Those of the job itself."""
+    return [event for event in events if not isinstance(event, Queued)]
+
+
 def test_events_come_in_order_and_jobs_one_after_another(worker):
     handles = [worker.submit(counting(n)) for n in (3, 0, 2)]
-    assert [list(handle) for handle in handles] == [[0, 1, 2], [], [0, 1]]
-    assert [handle.events for handle in handles] == [[0, 1, 2], [], [0, 1]]
+    assert [told(handle) for handle in handles] == [[0, 1, 2], [], [0, 1]]
+    assert [told(handle.events) for handle in handles] == [[0, 1, 2], [], [0, 1]]
+
+
+def test_who_waits_is_told_how_many_come_before_it_and_a_follower_hears_all(worker):
+    heard, begin = [], threading.Event()
+
+    class Follower:
+        event = heard.append
+
+        def end(self, error):
+            heard.append(type(error))
+
+    def first(flag):
+        begin.wait(LONG)
+        yield "first"
+
+    def failing(flag):
+        yield "last"
+        raise ValueError
+
+    assert worker.submit(first).events == []
+    middle, last = worker.submit(counting(1)), worker.submit(failing, Follower())
+    begin.set()
+    with pytest.raises(ValueError):
+        last.wait()
+    assert middle.events == [Queued(1), 0]
+    assert last.events == [Queued(2), Queued(1), "last"] and heard == [*last.events, ValueError]
+    assert told(worker.submit(counting(1))) == [0]  # what has ended is not waited for
 
 
 def test_every_step_of_a_job_runs_on_the_one_worker_thread(worker):
@@ -89,14 +121,14 @@ def test_stop_ends_the_running_job_with_its_own_last_event_and_leaves_the_next_a
     next(first)
     first.stop()
     assert first.wait()[-1] == "stopped"
-    assert second.wait() == [0, 1]
+    assert told(second.wait()) == [0, 1]
 
 
 def test_a_queued_job_that_is_stopped_sees_it_when_its_turn_comes(worker):
     first, second = worker.submit(until_stopped), worker.submit(until_stopped)
     second.stop()
     first.stop()
-    assert second.wait() == ["stopped"]
+    assert told(second.wait()) == ["stopped"]
 
 
 def test_a_follower_may_leave_and_the_job_goes_on(worker):
@@ -142,7 +174,7 @@ def test_interrupts_at_any_moment_lose_nothing():
     """SIGINT again and again while events stream; each is seen once, in order, whatever line it hits."""
     program = """
 import os, signal, sys, threading, time
-from nbllm.chat.worker import Worker
+from nbllm.chat.worker import Queued, Worker
 def job(flag):
     for i in range(3000):
         yield i
