@@ -60,7 +60,8 @@ def test_a_cell_streams_is_stopped_by_the_button_and_is_there_after_a_reload(pag
     notebook = page.save(name, lambda saved: len(saved.cells[2].outputs) == 2)
     texts = page.output(1).all_inner_texts() + page.output(2).all_inner_texts()
     page.page.reload()
-    expect(page.output(2)).to_have_count(2)
+    expect(page.output(1)).to_contain_text(FOOTER)  # Markdown comes after its place
+    expect(page.output(2)).to_contain_text(STOPPED)
     assert page.output(1).all_inner_texts() + page.output(2).all_inner_texts() == texts
     assert notebook.cells[2].outputs[0].metadata["nbllm"]["finish_reason"] == "stopped"
 
