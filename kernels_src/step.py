@@ -8,7 +8,7 @@ of threads. Knows no architecture, file or text.
 
 import numpy as np
 
-from attention import PAGE, attend_page, clear_result, finish, load_i8, merge, scaled, unscaled
+from attention import PAGE
 from elementwise import (
     PEAK,
     embed,
@@ -28,7 +28,8 @@ from elementwise import (
     soft_cap,
 )
 from experts import SIDE, choose, copy, mix, sort_rows, weigh_shared
-from lanes import barrier, load_f16, load_f32, poll, take, team, thread, view
+from lanes import barrier, poll, take, team, view
+from paged import attend, merge_pages
 from products import matmul
 
 # stages (column 0); column 1 is 1 where a barrier follows, column 2 where only the tokens with outputs take part
@@ -110,136 +111,6 @@ def keep(act, i, j, head_dim, cache, bits, o, position):
     else:
         keep_key(f, i, head_dim, k, o, position)
         keep_value(f, j, head_dim, v, o, position)
-
-
-def attend(stage, work, row, consts, act, cache, bits, s, stop, spans, pages, split):
-    """columns: 3 queries, 4 target, 5 heads, 6 key/value heads, 7 head_dim, 8 the layer's place in the cache, 9 where in s,
-    after the threads' own scratch, partial results begin, 10 width of the queries and of the target,
-    11 positions that a query sees, 12 place in consts of what soft-caps the scores, or of 0
-
-    With split > 0, there is one span, and that many pages are units of their own, whose partial results the stage MERGE puts
-    together.
-    """
-    per_kv = stage[5] // stage[6]
-    span = 0
-    before = 0  # units of the spans before this one
-    unit = take(work, row, 1)
-    while span < spans.shape[0] and poll(stop) == 0:
-        quads = (spans[span, 1] * per_kv + 3) // 4
-        units = stage[6] * (split if split > 0 else quads)
-        if unit >= before + units:
-            before += units
-            span += 1
-        else:
-            attend_quads(
-                stage, consts[stage[12]], act, cache, bits, s, pages, split,
-                spans[span, 0], spans[span, 1], spans[span, 2], spans[span, 3], quads, unit - before,
-            )  # fmt: skip
-            unit = take(work, row, 1)
-
-
-def attend_quads(
-    stage, cap, act, cache, bits, s, pages, split, first_token, tokens, position, first_page, quads, c
-):  # fmt: skip
-    """A unit of `attend`: four queries and all their pages; or with split > 0 all queries of a key/value head and one page,
-    which so is read from memory once."""
-    kv_heads = stage[6]
-    if split > 0:
-        for quad in range(quads):
-            attend_unit(
-                stage, cap, act, cache, bits, s, pages, split, first_token, tokens, position, first_page,
-                quad * kv_heads + c % kv_heads, c // kv_heads,
-            )  # fmt: skip
-    else:
-        attend_unit(stage, cap, act, cache, bits, s, pages, split, first_token, tokens, position, first_page, c, 0)
-
-
-def attend_unit(stage, cap, act, cache, bits, s, pages, split, first_token, tokens, position, first_page, c, page):
-    """Up to four queries of one key/value head, and all positions that they see, or with split > 0 those of one page."""
-    f = act[0]
-    heads, kv_heads, head_dim, width, window = stage[5], stage[6], stage[7], stage[10], stage[11]
-    per_kv = heads // kv_heads
-    size = 32 + head_dim
-    scores = thread() * (4 * PAGE + 8 * size)
-    part = scores + 4 * PAGE
-    run = part + 4 * size
-    queries = tokens * per_kv
-    quads = (queries + 3) // 4
-    # the longest come first, so that the threads end together
-    h = c % kv_heads
-    i0 = (quads - 1 - c // kv_heads) * 4
-    i1 = min(i0 + 1, queries - 1)
-    i2 = min(i0 + 2, queries - 1)
-    i3 = min(i0 + 3, queries - 1)
-    q = stage[3] + first_token * width + h * per_kv * head_dim
-    q0 = q + i0 // per_kv * width + i0 % per_kv * head_dim
-    q1 = q + i1 // per_kv * width + i1 % per_kv * head_dim
-    q2 = q + i2 // per_kv * width + i2 % per_kv * head_dim
-    q3 = q + i3 // per_kv * width + i3 % per_kv * head_dim
-    n0 = position + i0 // per_kv + 1
-    n1 = position + i1 // per_kv + 1
-    n2 = position + i2 // per_kv + 1
-    n3 = position + i3 // per_kv + 1
-    begin = max(0, n0 - window) // PAGE * PAGE  # of the first page that any of them sees
-    if split > 0:
-        o = stage[8] + (pages[first_page + page] * kv_heads + h) * PAGE * head_dim
-        p = page * PAGE
-        at = stage[9] + ((h * quads * 4 + i0) * split + page * 4) * size
-        if p >= begin:
-            one_page(f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, window, cap, cache, bits, o, head_dim, s, scores, at)
-        else:
-            for i in range(4):
-                clear_result(s, at + i * size, head_dim)
-    else:
-        for i in range(4):
-            clear_result(s, run + i * size, head_dim)
-        for p in range(begin, n3, PAGE):
-            o = stage[8] + (pages[first_page + p // PAGE] * kv_heads + h) * PAGE * head_dim
-            one_page(f, q0, q1, q2, q3, n0 - p, n1 - p, n2 - p, n3 - p, window, cap, cache, bits, o, head_dim, s, scores, part)
-            for i in range(4):
-                merge(s, run + i * size, part + i * size, head_dim)
-        for i in range(min(4, queries - i0)):
-            j = i0 + i
-            dst = stage[4] + (first_token + j // per_kv) * width + (h * per_kv + j % per_kv) * head_dim
-            finish(s, run + i * size, head_dim, f, dst)
-            if head_dim % 32 == 0:
-                quantise(act, dst, head_dim)
-
-
-def one_page(f, q0, q1, q2, q3, n0, n1, n2, n3, window, cap, cache, bits, o, head_dim, s, at, part):
-    """`attend_page` with a cache of any precision."""
-    k, v, k8, v8, ks, vs = cache
-    if bits == 8:
-        attend_page(load_i8, scaled, f, q0, q1, q2, q3, n0, n1, n2, n3, window, cap, k8, v8, ks, vs, o, head_dim, s, at, part)
-    elif bits == 32:
-        attend_page(load_f32, unscaled, f, q0, q1, q2, q3, n0, n1, n2, n3, window, cap, ks, vs, ks, vs, o, head_dim, s, at, part)
-    else:
-        attend_page(load_f16, unscaled, f, q0, q1, q2, q3, n0, n1, n2, n3, window, cap, k, v, ks, vs, o, head_dim, s, at, part)
-
-
-def merge_pages(stage, work, row, act, s, tokens, split):
-    """Columns as for `attend`."""
-    f = act[0]
-    heads, kv_heads, head_dim = stage[5], stage[6], stage[7]
-    per_kv = heads // kv_heads
-    size = 32 + head_dim
-    quads = (tokens * per_kv + 3) // 4
-    run = thread() * (4 * PAGE + 8 * size) + 4 * PAGE + 4 * size
-    if split > 0:
-        unit = take(work, row, 1)
-        while unit < tokens * heads:
-            t = unit // heads
-            h = unit % heads // per_kv
-            i = t * per_kv + unit % heads % per_kv
-            clear_result(s, run, head_dim)
-            for page in range(split):
-                at = stage[9] + (h * quads * 4 + i // 4 * 4) * split * size + (page * 4 + i % 4) * size
-                merge(s, run, at, head_dim)
-            dst = stage[4] + t * stage[10] + unit % heads * head_dim
-            finish(s, run, head_dim, f, dst)
-            if head_dim % 32 == 0:
-                quantise(act, dst, head_dim)
-            unit = take(work, row, 1)
 
 
 def quantise_rows(stage, work, row, act, tokens):
@@ -352,7 +223,7 @@ def run(program, consts, angles, w, act, cache, bits, s, peaks, stop, state, wor
         elif op == ROPE_KEEP:
             rope_keep(stage, work, row, consts, act, angles, cache, bits, view(where), n)
         elif op == ATTEND:
-            attend(stage, work, row, consts, act, cache, bits, s, stop, spans, view(pages), split)
+            attend(stage, work, row, consts, act, cache, bits, s, stop, view(where), spans, view(pages), split)
         elif op == MERGE:
             merge_pages(stage, work, row, act, s, n, split)
         elif op == PEAKS:
@@ -396,8 +267,9 @@ def step(
     state : (5,) int32, the threads' meeting place; 0 at first
     work : (threads, stages) int32, how much of each stage has been taken; 0 at first
     where : (tokens, 2) int64, each token's position in its sequence, and the page that this is in
-    spans : (spans, 4) int64, tokens that follow each other in one sequence: the first of them, how many, its position, and
-        where in `pages` the sequence's begin
+    spans : (spans, 5) int64, tokens that are attended together: the first of them, how many, where in `pages` those of the
+        first begin, how many of these all have in common, and how far further on those of each next token begin, or 0 where
+        the tokens follow each other in one sequence; else they have MOST_QUERIES at most
     pages : int64, numbers of pages
     picked : (outputs,) int64, the tokens whose logits are wanted
     split : int, the number of pages of the only span that attention treats as units of their own; 0 for none

@@ -9,6 +9,7 @@ sequences were in these.
 """
 
 import time
+from math import gcd
 
 import numpy as np
 
@@ -17,9 +18,9 @@ from ..formats.blocks import BLOCK_TYPES, dequantize
 from . import ops
 from .cache import Cache, Sequence
 from .events import StopFlag
-from .generation import MAX_OUTPUTS, MAX_TOKENS, Generation
+from .generation import MAX_OUTPUTS, MAX_TOKENS, Generation, common_prefix
 from .packed import rows
-from .program import PAGE, PEAK, SPLIT_TOKENS, Program
+from .program import MOST_QUERIES, PAGE, PEAK, SPLIT_TOKENS, Program
 from .weights import load_weights
 
 DEFAULT_CONTEXT = 8192  # unless the model's own is smaller
@@ -71,6 +72,7 @@ class Engine:
         self.vocab_size = model.vocab
         self.guessing = True
         self._embedding = model.embedding
+        self._together = together(model.heads.group())
         self._kernel = ops.load()
         room = _within("room", room, self.context, 2**31, self.context)
         self.cache = Cache(model.layers, model.heads, room, cache_bits)
@@ -231,15 +233,14 @@ class Engine:
         ContextFullError
             The cache is full.
         """
-        ids, where, spans, pages, picked = [], [], [], [], []
+        ids, where, picked = [], [], []
         for sequence, more, outputs in parts:
             self.cache.fit(sequence, len(more))
             position = len(sequence.tokens)
-            spans.append((len(ids), len(more), position, len(pages)))
             where += [(p, sequence.pages[p // PAGE]) for p in range(position, position + len(more))]
-            pages += sequence.pages
             ids += more
             picked += range(len(ids) - outputs, len(ids))
+        spans, pages = attended([(sequence.pages, len(more)) for sequence, more, _ in parts], self._together)
         self._embed(ids)
         split = len(pages) if len(parts) == 1 and len(ids) <= SPLIT_TOKENS else 0
         self._meeting.fill(0)
@@ -272,6 +273,43 @@ class Engine:
             if not 0 <= id < self.vocab_size:
                 raise OptionError(f"token id {id} is not in the vocabulary of {self.vocab_size}.")
         return ids
+
+
+def together(queries):
+    """How many sequences attention goes over at once, where each has so many queries of a key/value head: no place among
+    eight is left empty, if that is possible."""
+    return max(1, min(8 // gcd(8, queries), MOST_QUERIES // queries))
+
+
+def attended(parts, most):
+    """The spans of tokens that attention goes over at once, and the lists of pages that they name (`kernels_src/step.py`).
+
+    Sequences that compute a token each and begin with the same pages, as those with the same instruction do, are one span.
+
+    Parameters
+    ----------
+    parts : list of (list of int, int)
+        A sequence's pages, and how many tokens it computes.
+    most : int
+        Sequences in a span.
+    """
+    spans, pages, token, i = [], [], 0, 0
+    while i < len(parts):
+        first, tokens = parts[i]
+        alike, end = len(first), i + 1
+        while end < min(i + most, len(parts)) and tokens == parts[end][1] == 1:
+            common = common_prefix(first[:alike], parts[end][0])
+            if not common:
+                break
+            alike, end = common, end + 1
+        lists = [each for each, _ in parts[i:end]]
+        longest = max(map(len, lists))
+        apart = longest if len(lists) > 1 else 0
+        spans.append((token, tokens * len(lists), len(pages), alike, apart))
+        for each in lists:
+            pages += each + [0] * (longest - len(each))
+        token, i = token + tokens * len(lists), end
+    return spans, pages
 
 
 def _within(name, value, low, high, default):

@@ -17,6 +17,7 @@ SIDE = 32  # most experts that a token can choose
 UNLIMITED = 1 << 30  # a window wider than any context
 PAGE = 128  # positions of a page of the cache
 PEAK = 128  # logits of which the step tells the largest
+MOST_QUERIES = 64  # of a key/value head, that several sequences ask together
 SPLIT_TOKENS = 4  # steps of at most so many tokens, all of one sequence, share its pages among threads
 
 
@@ -195,7 +196,7 @@ class Program:
              half, q.width, k.width, table[1] * 2 * half, table[0] * 2 * half],
         )  # fmt: skip
         result = 32 + heads.dim  # floats of a partial result
-        own = self.threads * (4 * PAGE + 8 * result)
+        own = self.threads * (8 * PAGE + (8 + MOST_QUERIES) * result)
         columns = [q.base, target.base, heads.count, heads.kv_count, heads.dim, place, own, q.width]
         self._add(ATTEND, [*columns, window or UNLIMITED, self._const(cap)])
         self._add(MERGE, columns)

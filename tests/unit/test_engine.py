@@ -10,7 +10,7 @@ from nbllm.errors import ContextFullError, ModelFileError, OptionError
 from nbllm.formats.open import open_model
 from nbllm.runtime import lookup
 from nbllm.runtime.cache import Sequence
-from nbllm.runtime.engine import Engine
+from nbllm.runtime.engine import Engine, attended, together
 from nbllm.runtime.events import Done, Prefill, StopFlag, Token
 from nbllm.runtime.options import Sampling
 from nbllm.runtime.program import PEAK
@@ -119,6 +119,16 @@ def test_sequences_that_share_steps_get_the_logits_that_they_get_alone(tiny_mode
             blocks = [right[:, at : at + PEAK].max(1) for at in range(0, right.shape[1], PEAK)]
             assert np.array_equal(peaks[row : row + outputs], np.stack(blocks, 1))
             row += outputs
+
+
+def test_sequences_that_begin_with_the_same_pages_are_attended_together():
+    a, b, c = [4, 5, 6], [4, 5, 7, 8], [9, 5, 7]
+    spans, pages = attended([(a, 1), (b, 1), (c, 1), (a, 1)], 8)
+    assert spans == [(0, 2, 0, 2, 4), (2, 1, 8, 3, 0), (3, 1, 11, 3, 0)]
+    assert pages == [*a, 0, *b, *c, *a]
+    assert attended([(a, 1), (b, 1), (b, 1)], 2)[0] == [(0, 2, 0, 2, 4), (2, 1, 8, 4, 0)]
+    assert attended([(a, 5), (b, 1), (b, 2)], 8)[0] == [(0, 5, 0, 3, 0), (5, 1, 3, 4, 0), (6, 2, 7, 4, 0)]
+    assert [together(queries) for queries in (1, 2, 3, 4, 5, 7, 8, 16, 64, 128)] == [8, 4, 8, 2, 8, 8, 1, 1, 1, 1]
 
 
 def test_a_full_cache_is_one_clear_line_and_leaves_the_sequences(tiny_model):

@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 from kernel_runs import uncompiled
 
+from nbllm.formats.open import open_model
 from nbllm.runtime import ops
+from nbllm.runtime.cache import Sequence
+from nbllm.runtime.engine import Engine
+from nbllm.runtime.events import StopFlag
 
 VARIANTS = {
     variant.name: variant
@@ -50,6 +54,27 @@ def test_a_tokens_bits_depend_neither_on_steps_nor_on_threads(run, variant, tmp_
     for threads, steps in (1, [32] * 4 + [22]), (2, [1] * 150), (3, [2, 3, 4, 5, 27, 31, 32, 21, 2, 1, 7, 15]), (2, [4, 30, 1, 32] * 2):
         got = kernel_runs.logits(kernel, path, steps, threads)
         assert np.array_equal(got, one_by_one[: len(got)]), (threads, steps)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("run", [run for run in kernel_runs.RUNS if run not in kernel_runs.KINDS])
+def test_a_tokens_bits_do_not_depend_on_who_begins_with_the_same_pages(run, variant, tmp_path, monkeypatch):
+    monkeypatch.setattr(ops, "load", lambda: importlib.import_module(f"nbllm._kernels.{variant}.step"))
+    random, stop, bits = np.random.default_rng(5), StopFlag(), kernel_runs.CACHE_BITS.get(run, 16)
+    with open_model(kernel_runs.write_model(tmp_path, run)) as gguf:
+        engine, alone = Engine(gguf, threads=2, cache_bits=bits, room=4096), Engine(gguf, threads=1, cache_bits=bits)
+    begin = random.integers(0, engine.vocab_size, min(140, engine.context - 10)).tolist()
+    first = Sequence()
+    engine.step([(first, begin, 1)], stop)
+    sequences = [engine.cache.fork(first, len(begin) - 1 - n) for n in range(9)]
+    texts = [[*sequence.tokens, *random.integers(0, engine.vocab_size, 2 + n % 3)] for n, sequence in enumerate(sequences)]
+    expected = [alone.logits(text) for text in texts]
+    for _ in range(4):
+        going = [n for n in range(9) if len(sequences[n].tokens) < len(texts[n])]
+        if going:
+            logits, _ = engine.step([(sequences[n], [texts[n][len(sequences[n].tokens)]], 1) for n in going], stop)
+            for n, row in zip(going, logits, strict=True):
+                assert np.array_equal(row, expected[n][len(sequences[n].tokens) - 1]), n
 
 
 @pytest.fixture(scope="module")
