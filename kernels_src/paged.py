@@ -144,9 +144,10 @@ def some_queries(stage, cap, act, cache, bits, s, where, token, i, end, p, o, h,
 
 def four_places(stage, h, token, i, last):
     """Where the queries i to i + 3 of a key/value head are, in the activations."""
-    return place(stage, h, token, i), place(stage, h, token, min(i + 1, last)), place(stage, h, token, min(i + 2, last)), place(
-        stage, h, token, min(i + 3, last)
-    )
+    return (
+        place(stage, h, token, i), place(stage, h, token, min(i + 1, last)),
+        place(stage, h, token, min(i + 2, last)), place(stage, h, token, min(i + 3, last)),
+    )  # fmt: skip
 
 
 def place(stage, h, token, i):
@@ -156,9 +157,10 @@ def place(stage, h, token, i):
 
 def four_ends(stage, where, token, i, last, p):
     """Before which positions, counted from p, the queries i to i + 3 see all."""
-    return sees(stage, where, token, i) - p, sees(stage, where, token, min(i + 1, last)) - p, sees(
-        stage, where, token, min(i + 2, last)
-    ) - p, sees(stage, where, token, min(i + 3, last)) - p
+    return (
+        sees(stage, where, token, i) - p, sees(stage, where, token, min(i + 1, last)) - p,
+        sees(stage, where, token, min(i + 2, last)) - p, sees(stage, where, token, min(i + 3, last)) - p,
+    )  # fmt: skip
 
 
 def sees(stage, where, token, i):
