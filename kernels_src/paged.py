@@ -6,12 +6,12 @@ or of several that have the page in common. Knows nothing of what a model does b
 
 from attention import PAGE, attend_page, attend_page_eight, clear_result, finish, load_i8, merge, scaled, unscaled
 from elementwise import quantise
-from lanes import load_f16, load_f32, poll, take, thread, wide
+from lanes import load_f16, load_f32, poll, take, team, thread, wide
 
 MOST_QUERIES = 64  # of a key/value head, that several sequences ask together
 
 
-def attend(stage, work, row, consts, act, cache, bits, s, stop, where, spans, pages, split):
+def attend(stage, work, row, consts, act, cache, bits, s, stop, where, spans, pages, split, tokens):
     """columns: 3 queries, 4 target, 5 heads, 6 key/value heads, 7 head_dim, 8 the layer's place in the cache, 9 where in s,
     after the threads' own scratch, partial results begin, 10 width of the queries and of the target,
     11 positions that a query sees, 12 place in consts of what soft-caps the scores, or of 0
@@ -23,7 +23,11 @@ def attend(stage, work, row, consts, act, cache, bits, s, stop, where, spans, pa
     per_kv = stage[5] // stage[6]
     span = 0
     before = 0  # units of the spans before this one
-    unit = take(work, row, 1)
+    grain = 1
+    if tokens >= 8 * team():  # all heads of some tokens, whose results are neighbours
+        grain = stage[6]
+    left = grain  # of the units that this thread has taken
+    unit = take(work, row, grain)
     while span < spans.shape[0] and poll(stop) == 0:
         queries = spans[span, 1] * per_kv
         parts = 1
@@ -50,7 +54,11 @@ def attend(stage, work, row, consts, act, cache, bits, s, stop, where, spans, pa
                     stage, consts[stage[12]], act, cache, bits, s, where, pages, spans[span, 0], i0, i1,
                     spans[span, 2], spans[span, 3], spans[span, 4], h,
                 )  # fmt: skip
-            unit = take(work, row, 1)
+            unit += 1
+            left -= 1
+            if left == 0:
+                left = grain
+                unit = take(work, row, grain)
 
 
 def side():

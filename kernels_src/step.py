@@ -52,19 +52,26 @@ SILU = 0
 GELU = 1
 SOFT_CAP = 2
 
-GRAIN = 256  # activations that a thread takes at a time
+GRAIN = 256  # activations that a thread takes at a time, at least
 
 def norms(stage, work, row, consts, w, act, picked, tokens):
     """columns: 3 first byte of the weights, 4 source, 5 target, 6 width, 7 place of eps in consts, 8 first byte of the biases
     or -1, 9 take away the mean, 10 add to the target, 11 how many pieces of a token, 12 numbers of each, 13 bytes from one
     piece's weights to the next's"""
-    t = take(work, row, 1)
-    while t < tokens:
-        if stage[2] == 1:
-            norm_pieces(stage, w, act, consts[stage[7]], stage[4] + picked[t] * stage[6], stage[5] + t * stage[6])
-        else:
-            norm_pieces(stage, w, act, consts[stage[7]], stage[4] + t * stage[6], stage[5] + t * stage[6])
-        t = take(work, row, 1)
+    grain = share(tokens)
+    begin = take(work, row, grain)
+    while begin < tokens:
+        for t in range(begin, min(begin + grain, tokens)):
+            if stage[2] == 1:
+                norm_pieces(stage, w, act, consts[stage[7]], stage[4] + picked[t] * stage[6], stage[5] + t * stage[6])
+            else:
+                norm_pieces(stage, w, act, consts[stage[7]], stage[4] + t * stage[6], stage[5] + t * stage[6])
+        begin = take(work, row, grain)
+
+
+def share(tokens):
+    """How many tokens a thread takes at a time: neighbours, as what threads write is slow where it lies in one line of memory."""
+    return min(16, (tokens + team() - 1) // team())
 
 
 def norm_pieces(stage, w, act, eps, src, dst):
@@ -83,18 +90,21 @@ def rope_keep(stage, work, row, consts, act, angles, cache, bits, where, tokens)
     f = act[0]
     heads, kv_heads, head_dim = stage[6], stage[7], stage[8]
     every = heads + kv_heads
+    grain = share(tokens)
+    units = (tokens + grain - 1) // grain * every
     unit = take(work, row, 1)
-    while unit < tokens * every:
-        t = unit // every
+    while unit < units:
+        begin = unit // every * grain
         h = unit % every
-        a = where[2 * t] * stage[14] + stage[15]
-        if h < heads:
-            rope(f, stage[3] + t * stage[12] + h * head_dim, head_dim, stage[11], angles, a, consts[stage[10]])
-        else:
-            i = t * stage[13] + (h - heads) * head_dim
-            rope(f, stage[4] + i, head_dim, stage[11], angles, a, np.float32(1))
-            o = stage[9] + (where[2 * t + 1] * kv_heads + h - heads) * PAGE * head_dim
-            keep(act, stage[4] + i, stage[5] + i, head_dim, cache, bits, o, where[2 * t] % PAGE)
+        for t in range(begin, min(begin + grain, tokens)):
+            a = where[2 * t] * stage[14] + stage[15]
+            if h < heads:
+                rope(f, stage[3] + t * stage[12] + h * head_dim, head_dim, stage[11], angles, a, consts[stage[10]])
+            else:
+                i = t * stage[13] + (h - heads) * head_dim
+                rope(f, stage[4] + i, head_dim, stage[11], angles, a, np.float32(1))
+                o = stage[9] + (where[2 * t + 1] * kv_heads + h - heads) * PAGE * head_dim
+                keep(act, stage[4] + i, stage[5] + i, head_dim, cache, bits, o, where[2 * t] % PAGE)
         unit = take(work, row, 1)
 
 
@@ -126,9 +136,12 @@ def activate(stage, work, row, consts, act, tokens):
     what caps"""
     f = act[0]
     end = tokens * stage[6]
-    i = take(work, row, GRAIN)
+    grain = GRAIN
+    while grain < 16 * GRAIN and grain * 16 * team() < end:
+        grain *= 2
+    i = take(work, row, grain)
     while i < end:
-        n = min(GRAIN, end - i)
+        n = min(grain, end - i)
         if stage[7] == SILU:
             silu(f, stage[3] + i, stage[5] + i, n)
         elif stage[7] == GELU:
@@ -138,7 +151,7 @@ def activate(stage, work, row, consts, act, tokens):
         if stage[4] >= 0:
             multiply(f, stage[4] + i, stage[5] + i, n)
         quantise(act, stage[5] + i, n)
-        i = take(work, row, GRAIN)
+        i = take(work, row, grain)
 
 
 def embeddings(stage, work, row, consts, w, f, where, tokens):
@@ -223,7 +236,7 @@ def run(program, consts, angles, w, act, cache, bits, s, peaks, stop, state, wor
         elif op == ROPE_KEEP:
             rope_keep(stage, work, row, consts, act, angles, cache, bits, view(where), n)
         elif op == ATTEND:
-            attend(stage, work, row, consts, act, cache, bits, s, stop, view(where), spans, view(pages), split)
+            attend(stage, work, row, consts, act, cache, bits, s, stop, view(where), spans, view(pages), split, n)
         elif op == MERGE:
             merge_pages(stage, work, row, act, s, n, split)
         elif op == PEAKS:
@@ -240,7 +253,7 @@ def run(program, consts, angles, w, act, cache, bits, s, peaks, stop, state, wor
             gather(stage, work, row, act, n)
         else:
             mix_experts(stage, work, row, act[0], n)
-        if stage[1] == 1 and barrier(state, stop, team()) != 0:
+        if stage[1] == 1 and (split > 0 or op != MERGE) and barrier(state, stop, team()) != 0:
             break
 
 

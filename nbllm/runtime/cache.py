@@ -8,6 +8,7 @@ Knows what keys and values look like, and not what they mean.
 import numpy as np
 
 from ..errors import ContextFullError, OptionError
+from .arrays import zeros
 from .program import PAGE
 
 PRECISIONS = (32, 16, 8)  # bits of a number
@@ -64,12 +65,12 @@ class Cache:
         half, small = (n * heads.dim * (bits == width) for width in (16, 8))
         scales = {8: n, 32: n * heads.dim}.get(bits, 0)
         self.arrays = (
-            np.zeros(half, np.uint16),  # keys (layers, pages, kv_heads, PAGE / 16, head_dim, 16) float16
-            np.zeros(half, np.uint16),  # values (layers, pages, kv_heads, PAGE, head_dim) float16
-            np.zeros(small, np.int8),  # the same in 8 bits
-            np.zeros(small, np.int8),
-            np.zeros(scales, np.float32),  # scales of the keys (layers, pages, kv_heads, PAGE), or the same in 32 bits
-            np.zeros(scales, np.float32),  # and of the values, or these
+            zeros(half, np.uint16),  # keys (layers, pages, kv_heads, PAGE / 16, head_dim, 16) float16
+            zeros(half, np.uint16),  # values (layers, pages, kv_heads, PAGE, head_dim) float16
+            zeros(small, np.int8),  # the same in 8 bits
+            zeros(small, np.int8),
+            zeros(scales, np.float32),  # scales of the keys (layers, pages, kv_heads, PAGE), or the same in 32 bits
+            zeros(scales, np.float32),  # and of the values, or these
         )
         self.nbytes = sum(array.nbytes for array in self.arrays)
         self._layers, self._heads = layers, heads

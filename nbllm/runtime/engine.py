@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import ContextFullError, OptionError
 from ..formats.blocks import BLOCK_TYPES, dequantize
 from . import ops
+from .arrays import zeros
 from .cache import Cache, Sequence
 from .events import StopFlag
 from .generation import MAX_OUTPUTS, MAX_TOKENS, Generation, common_prefix
@@ -87,17 +88,17 @@ class Engine:
         self._consts = program.consts()  # (n,) float32
         self._angles = model.angles(self.context).ravel()  # (context * 2 * rotated / 2,) float32
         n = program.activations
-        self._f = np.zeros(n, np.float32)  # activations, see Program
-        self._x = np.zeros(n, np.int8)  # the same in 8 bits
-        self._xd = np.zeros(n // 32, np.float32)  # scale of every 32 of them
-        self._xs = np.zeros(n // 32, np.int32)  # their sum
-        self._xm = np.zeros(n // 32, np.float32)  # scale * sum
-        self._xl = np.zeros(n // 32, np.float32)  # scale * sum of the first 16
-        self._xr = np.zeros(n // 32, np.float32)  # scale * sum of the last 16
-        self._peaks = np.zeros(MAX_OUTPUTS * -(-self.vocab_size // PEAK), np.float32)  # (outputs, blocks)
-        self._scratch = np.zeros(program.scratch, np.float32)
-        self._meeting = np.zeros(5, np.int32)  # the threads' meeting place
-        self._work = np.zeros(self.threads * len(self._table), np.int32)  # how much of each stage has been taken
+        self._f = zeros(n, np.float32)  # activations, see Program
+        self._x = zeros(n, np.int8)  # the same in 8 bits
+        self._xd = zeros(n // 32, np.float32)  # scale of every 32 of them
+        self._xs = zeros(n // 32, np.int32)  # their sum
+        self._xm = zeros(n // 32, np.float32)  # scale * sum
+        self._xl = zeros(n // 32, np.float32)  # scale * sum of the first 16
+        self._xr = zeros(n // 32, np.float32)  # scale * sum of the last 16
+        self._peaks = zeros(MAX_OUTPUTS * -(-self.vocab_size // PEAK), np.float32)  # (outputs, blocks)
+        self._scratch = zeros(program.scratch, np.float32)
+        self._meeting = zeros(5, np.int32)  # the threads' meeting place
+        self._work = zeros(self.threads * len(self._table), np.int32)  # how much of each stage has been taken
         self._stop = StopFlag()
 
     def close(self):

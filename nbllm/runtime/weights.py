@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import ModelFileError, Stopped
 from . import packed_cache
+from .arrays import zeros
 from .events import Packing, StopFlag, finish
 from .models import architecture
 from .packed import Packer
@@ -97,7 +98,7 @@ def packing(gguf, stop: StopFlag | None = None):
 
 
 def _in_memory(packer, stop):
-    data = np.empty(packer.size, np.uint8)
+    data = zeros(packer.size, np.uint8)
     done = 0
     for piece in _pieces(packer, stop):
         data[done : done + piece.size] = piece

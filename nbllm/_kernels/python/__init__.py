@@ -8,5 +8,5 @@ import sys
 from importlib import import_module
 
 # each imports only those before it
-for _name in ("lanes", "elementwise", "tiles", "matmul", "attention", "experts", "products"):
+for _name in ("lanes", "elementwise", "tiles", "matmul", "attention", "paged", "experts", "products"):
     sys.modules[_name] = import_module(f"{__name__}.{_name}")
