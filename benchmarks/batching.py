@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -61,8 +62,8 @@ def _engine(model, threads):
     return nbllm.load(model, context=1024, threads=threads).engine
 
 
-def llama_alone(model, threads, instruction, prompts):
-    lib, context = _llama(model, threads, 1)
+def llama_alone(model, threads, instruction, prompts, flash=False):
+    lib, context = _llama(model, threads, 1, flash)
     memory, vocab = lib.llama_get_memory(context), _vocab(lib, context)
     _decode(lib, context, [(0, at, id, False) for at, id in enumerate(instruction)])
     begun = time.perf_counter()
@@ -76,9 +77,9 @@ def llama_alone(model, threads, instruction, prompts):
     return time.perf_counter() - begun
 
 
-def llama_together(model, threads, instruction, prompts):
+def llama_together(model, threads, instruction, prompts, flash=False):
     """As llama.cpp's own example of parallel sequences does it: a sequence that has ended makes room for the next."""
-    lib, context = _llama(model, threads, TOGETHER + 1)
+    lib, context = _llama(model, threads, TOGETHER + 1, flash)
     memory, vocab = lib.llama_get_memory(context), _vocab(lib, context)
     _decode(lib, context, [(0, at, id, False) for at, id in enumerate(instruction)])
     begun = time.perf_counter()
@@ -102,7 +103,7 @@ def llama_together(model, threads, instruction, prompts):
     return time.perf_counter() - begun
 
 
-def _llama(model, threads, sequences):
+def _llama(model, threads, sequences, flash):
     import llama_cpp as lib
 
     lib.llama_backend_init()
@@ -111,6 +112,7 @@ def _llama(model, threads, sequences):
     loaded = lib.llama_model_load_from_file(model.encode(), options)
     options = lib.llama_context_default_params()
     options.n_seq_max, options.kv_unified = sequences, True
+    options.flash_attn_type = int(flash)  # which is faster depends on the processor and the length
     options.n_ctx = INSTRUCTION + sequences * (PROMPT + WRITTEN)
     options.n_batch = options.n_ubatch = 2048
     options.n_threads = options.n_threads_batch = threads
@@ -139,6 +141,8 @@ WAYS = {
     "nbllm, together": nbllm_together,
     "llama.cpp, one by one": llama_alone,
     "llama.cpp, together": llama_together,
+    "llama.cpp, one by one, flash attention": partial(llama_alone, flash=True),
+    "llama.cpp, together, flash attention": partial(llama_together, flash=True),
 }
 
 
