@@ -63,6 +63,12 @@ def likely(given) -> int:
     return ALTERNATIVES if given.out is not None or getattr(given, "bg", False) else 0
 
 
+def asking_cell(shell) -> str | None:
+    """Which cell of a notebook a question is of, where running a cell again takes the conversation back to it."""
+    asking = getattr(getattr(shell, "kernel", None), "asking_cell", None)
+    return asking() if asking else None
+
+
 def next_cell(shell, kind, text):
     """Put a cell below the running one, as this Jupyter kernel has it; nothing runs."""
     shell.set_next_input(getattr(getattr(shell, "kernel", None), "cell_begins", CELL)[kind] + text)
@@ -146,7 +152,7 @@ def _fix(shell, argument):
     current = session(config)
     above, filled = attached(given.attached, names(shell), config.describe)
     given.code = True
-    job = current.ask(above + failure.question(), current.sampling(**options), given.system, given.new)
+    job = current.ask(above + failure.question(), current.sampling(**options), given.system, given.new, cell=asking_cell(shell))
     answer(shell, job, given, filled)
 
 
