@@ -58,7 +58,7 @@ class Generation:
         self._lookup = Lookup(ids)
         self._size = FIRST_TOKENS
         self._guesses = []
-        self._generated = 0
+        self._generated = self._guessed = 0
         self._begun, self._read = time.perf_counter(), None  # when the prompt had been read
 
     @property
@@ -102,6 +102,7 @@ class Generation:
                 yield self.end("end")
                 return
             self._generated += 1
+            self._guessed += row > 0
             self._lookup.push(id)
             yield Token(id, *(likeliest(logits[row], peaks[row], id, self._alternatives) if self._alternatives else ()))
             if self._generated == self._most:
@@ -121,7 +122,8 @@ class Generation:
         """The last event."""
         now = time.perf_counter()
         prefill, decode = (now - self._begun, 0.0) if self.reading else (self._read - self._begun, now - self._read)
-        self.done = Done(Stats(len(self.ids), self._reused, self._generated, prefill, decode), reason)
+        stats = Stats(len(self.ids), self._reused, self._generated, prefill, decode, self._guessed)
+        self.done = Done(stats, reason)
         return self.done
 
     def _guess(self, room):

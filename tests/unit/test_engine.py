@@ -60,11 +60,14 @@ def test_guessing_changes_nothing_but_the_number_of_steps(engine, sampling, monk
     steps, step = [], engine._step
     monkeypatch.setattr(engine, "_step", lambda ids, *rest: steps.append(len(ids)) or step(ids, *rest))
     monkeypatch.setattr(lookup.Lookup, "_pays", lambda self: True)
-    guessed, _ = run(engine, prompt, sampling)
+    guessed, done = run(engine, prompt, sampling)
+    written = [size for at, size in enumerate(steps) if sum(steps[:at]) >= len(prompt)]  # the steps after the prompt's
+    assert done.stats.guessed_tokens == 50 - 1 - len(written)
     assert max(steps[2:]) > 1 and (sampling.temperature or len(steps) < 40)
     engine.guessing = False
     engine.tokens = []
-    assert run(engine, prompt, sampling)[0] == guessed
+    again, done = run(engine, prompt, sampling)
+    assert again == guessed and done.stats.guessed_tokens == 0
     engine.guessing = True
     for most in range(1, 9):  # the reply's end cuts guesses, too
         assert run(engine, prompt, sampling.updated(max_tokens=most))[0] == guessed[:most]
