@@ -68,20 +68,33 @@ def test_the_demo_is_committed_without_outputs():
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
 
 
-def test_the_demo_of_objects_and_tokens_runs_and_is_committed_with_what_it_shows(models, tmp_path):
+def test_the_demo_of_structured_output_runs_and_is_committed_with_what_it_shows(models, tmp_path):
     pytest.importorskip("llguidance", reason="replies that fit a schema need the extra `grammar`")
-    source = DEMOS / "02_objects_and_tokens.ipynb"
+    source = DEMOS / "02_structured_output.ipynb"
     run(sys.executable, str(DEMOS / "run.py"), str(source), str(tmp_path / "executed.ipynb"))
     executed, committed = (nbformat.read(path, as_version=4) for path in (tmp_path / "executed.ipynb", source))
     assert [output.data["text/plain"] for output in replies(executed)] == [
         output.data["text/plain"] for output in replies(committed)
     ]  # fmt: skip
-    cells = [cell for cell in executed.cells if cell.get("outputs")]
-    shown = {cell.source: [set(output.data) for output in cell.outputs] for cell in cells}
-    assert shown["answer.tokens"] == [{"text/plain", "image/svg+xml"}]
-    assert shown["%chat stats"] == [{"text/plain", "image/svg+xml"}, {"text/plain", "text/markdown"}]
-    frame = next(cell for cell in cells if "frame" in cell.source).outputs[0]
+    frame = next(cell for cell in executed.cells if "frame()" in cell.source and cell.cell_type == "code").outputs[0]
     assert frame.data["text/plain"].split() == "name age city 1 Tom 29 Porto 0 Anna 34 Lisbon 2 Rosa 61 Faro".split()
+
+
+def test_the_demo_of_probabilities_and_guesses_runs_and_is_committed_with_what_it_shows(models, tmp_path):
+    source = DEMOS / "07_probabilities_and_guesses.ipynb"
+    run(sys.executable, str(DEMOS / "run.py"), str(source), str(tmp_path / "executed.ipynb"))
+    executed, committed = (
+        {cell.source: cell.outputs for cell in nbformat.read(path, as_version=4).cells if cell.get("outputs")}
+        for path in (tmp_path / "executed.ipynb", source)
+    )
+    assert executed.keys() == committed.keys()
+    (table,) = (each for each in committed if "compare(question)" in each)
+    for each in committed.keys() - {table, "%chat stats"}:  # these two tell times
+        assert [said(output) for output in executed[each]] == [said(output) for output in committed[each]]
+    assert [set(output.data) for output in executed["answer.tokens"]] == [{"text/plain", "image/svg+xml"}]
+    for shown in (executed, committed):
+        copied = shown[table][0].data["text/plain"].splitlines()[1].removeprefix("a list again").split()
+        assert int(copied[0]) == 61 and int(copied[1]) > 0
 
 
 def test_the_demo_of_a_column_runs_and_is_committed_with_what_it_shows(models, tmp_path):
