@@ -91,8 +91,8 @@ class LocalLLMKernel(IPythonKernel):
         "name": "markdown",
         "mimetype": "text/markdown",
         "file_extension": ".md",
-        "codemirror_mode": "markdown",
-        "pygments_lexer": "markdown",
+        "codemirror_mode": "text/plain",  # as Markdown, a list in a `%%py` cell would be a link, and a comment a heading
+        "pygments_lexer": "text",
     }
     help_links = []
     shell_class = Type(Shell)
