@@ -46,8 +46,8 @@ class ChatMagics(Magics):
         if not prompt.strip():
             raise NbLLMError("the prompt is empty: write it below the %%chat line")
         above, also = attached(given.attached, names(self.shell), config.describe)
-        cell = asking_cell(self.shell)
-        job = current.ask(above + prompt, sampling, given.system, given.new, fits, likely(given), cell)
+        running = asking_cell(self.shell)
+        job = current.ask(above + prompt, sampling, given.system, given.new, fits, likely(given), running)
         if given.bg:
             return background(self.shell, job, given, {**also, **filled})
         answer(self.shell, job, given, {**also, **filled})

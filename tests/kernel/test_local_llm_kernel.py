@@ -198,6 +198,10 @@ def test_every_cell_that_asks_takes_the_conversation_back_to_its_first_question(
     assert asked(local_llm) == ["one again"]
     run_as(local_llm, "a", "%%chat --new\nfive")
     assert asked(local_llm) == ["five"]
+    run_as(local_llm, "b", "six")
+    run_as(local_llm, "a", "%%chat --bg -o later\nseven")
+    local_llm.run("%%py\nlater.wait()")
+    assert asked(local_llm) == ["seven"]
 
 
 def test_a_cell_that_is_run_again_and_stopped_at_once_takes_nothing_back(local_llm):
