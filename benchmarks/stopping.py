@@ -2,8 +2,8 @@
 
     python stopping.py [--trials 200] [--model FILE] [--words 5000] [--states decode,prompt,...]
 
-A trial starts a cell, waits until it is in the state, interrupts it as the stop button does, and takes the time until the
-cell's reply is here. Then a further cell must work. Printed are the median, the 99th percentile and the longest.
+A trial starts a cell, waits until it is in the state, interrupts it as the stop button does, and takes the time until
+the cell's reply is here. Then a further cell must work. Printed are the median, the 99th percentile and the longest.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """Small random models of every architecture, written from seeds, with the logits that other programs gave for them
 (tests/data/architectures.npz), and a forward pass of them all in plain NumPy.
 
-The forward pass follows the models' papers and shares nothing with the code under test: no cache, no steps, one sequence from
-its beginning. Where the recorded models' bytes depend on it, the order of draws and keys is theirs: do not tidy it.
+The forward pass follows the models' papers and shares nothing with the code under test: no cache, no steps, one
+sequence from its beginning. Where the recorded models' bytes depend on it, the order of draws and keys is theirs: do
+not tidy it.
 """
 
 from dataclasses import dataclass
@@ -300,7 +301,8 @@ class Forward:
         turns = turns / w.get("rope_freqs.weight", 1.0) / w.get("rope_factors_long.weight", 1.0)
         magnitude, (kind, factor) = m.magnitude or 1.0, m.scaling or ("none", 1.0)
         if kind == "yarn":
-            # between the pairs that turn 32 times and once in the original context, from their own frequency to a part of it
+            # between the pairs that turn 32 times and once in the original context, from their own frequency to a part
+            # of it
             low, high = (m.rotated * np.log(m.original / (t * 2 * np.pi)) / (2 * np.log(base)) for t in (32, 1))
             low, high = max(0, np.floor(low)), min(m.rotated - 1, np.ceil(high))
             mixed = np.clip((np.arange(half) - low) / max(0.001, high - low), 0, 1)

@@ -22,7 +22,8 @@ class Rows:
     ----------
     data : iterable, or a column or table of pandas or Polars
     template : str, optional
-        The prompt, in which `{name}` stands for what a row has in that column, and `{}` for the row itself. Other braces stay.
+        The prompt, in which `{name}` stands for what a row has in that column, and `{}` for the row itself. Other
+        braces stay.
 
     Attributes
     ----------

@@ -312,8 +312,8 @@ class Chat:
                 yield Notice(text)
 
     def prompt(self, message: str) -> tuple[str, list[int], tuple[str, ...]]:
-        """What the model would be given with this message next: the text, fenced, and its ids; and the template's own stop
-        strings."""
+        """What the model would be given with this message next: the text, fenced, and its ids; and the template's own
+        stop strings."""
         return *self._prompt([*self.messages, {"role": "user", "content": message}]), self._prompts.stop
 
     def _prompt(self, messages):

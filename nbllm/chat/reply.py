@@ -26,9 +26,9 @@ CUT = {  # finish reason: what to do about it
 class Reply:
     """What the model answered. `str(reply)` is the text; `think` is what it thought before, and empty with most models.
 
-    tokens are those of both, as they were generated, with texts and probabilities if these were asked for; finish_reason
-    is that of `Done`. A reply that was broken off has "stopped", and stats only if the engine gave them. schema is what
-    the text was made to fit, if anything.
+    tokens are those of both, as they were generated, with texts and probabilities if these were asked for;
+    finish_reason is that of `Done`. A reply that was broken off has "stopped", and stats only if the engine gave them.
+    schema is what the text was made to fit, if anything.
     """
 
     text: str

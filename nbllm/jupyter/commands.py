@@ -47,7 +47,8 @@ def answer(shell, job, given, filled=None):
 
 
 def background(shell, job, given, filled):
-    """Run a job that answers while other cells run. Its handle goes where the options say, or is returned, to be shown."""
+    """Run a job that answers while other cells run. Its handle goes where the options say, or is returned,
+    to be shown."""
     from nbllm.jupyter.background import Background
     from nbllm.jupyter.session import session
 

@@ -26,7 +26,8 @@ def install(user=False, sys_prefix=False, prefix=None, name=None, display_name=N
     user, sys_prefix, prefix
         Where: this user's Jupyter folder, this Python's environment, or any prefix. At most one.
     name, display_name : str
-        What Jupyter calls it on the command line, and in its menus; by default made of the model's name if there is one.
+        What Jupyter calls it on the command line, and in its menus; by default made of the model's name if there is
+        one.
     model : str or path, optional
         The model of its notebooks: a name or a path, as `nbllm.load` takes it; by default the one in their settings.
 

@@ -118,7 +118,8 @@ class LocalLLMKernel(IPythonKernel):
         await run_async(current, job, output(self.shell, filled))
 
     def asking_cell(self) -> str | None:
-        """The name of the running cell, for its first question: to there the conversation goes back when it runs again."""
+        """The name of the running cell, for its first question:
+        to there the conversation goes back when it runs again."""
         cell, self._cell = self._cell, None
         return cell
 

@@ -1,7 +1,7 @@
 """Many replies at once: they share each pass over the weights, and the cache of what their prompts have in common.
 
-A reply joins as soon as there is room and leaves when it is done, in any step. Each gets the same tokens as it would alone,
-since a token's logits do not depend on what else is in its step. Knows token ids and no text.
+A reply joins as soon as there is room and leaves when it is done, in any step. Each gets the same tokens as it would
+alone, since a token's logits do not depend on what else is in its step. Knows token ids and no text.
 """
 
 import time
@@ -102,7 +102,8 @@ class Batch:
         self._engine.close()
 
     def _admit(self):
-        """Let those in for whom there is room; what has ended goes only now, since they may go on from its beginning."""
+        """Let those in for whom there is room; what has ended goes only now,
+        since they may go on from its beginning."""
         ended = [key for key, generation in self._running.items() if generation.done]
         for key in ended:
             del self._reserved[key]

@@ -38,8 +38,8 @@ class Token:
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts in tokens, times in seconds. `guessed_tokens` of the generated ones took no step of their own: they had been
-    guessed, and came true."""
+    """Counts in tokens, times in seconds. `guessed_tokens` of the generated ones took no step of their own: they had
+    been guessed, and came true."""
 
     prompt_tokens: int
     reused_tokens: int

@@ -1,6 +1,7 @@
 """One reply being written: what the next step must compute for it, and what its logits come to.
 
-Computes nothing itself, so that one reply, or many at once, can be written by the same steps. Knows token ids and no text.
+Computes nothing itself, so that one reply, or many at once, can be written by the same steps. Knows token ids and no
+text.
 """
 
 import time
@@ -70,7 +71,8 @@ class Generation:
         return Prefill(len(self.sequence.tokens), len(self.ids), self._reused)
 
     def part(self, most=MAX_TOKENS) -> tuple[list[int], int]:
-        """At most so many ids that are to be computed next, and of how many of them, the last, the logits are wanted."""
+        """At most so many ids that are to be computed next, and of how many of them, the last,
+        the logits are wanted."""
         at = len(self.sequence.tokens)
         if self.reading:
             ids = self.ids[at : at + min(self._size, most)]
@@ -83,7 +85,8 @@ class Generation:
     def take(self, logits, peaks, seconds, stop):
         """Take what the step gave for the part, and how long it took; yields Prefill, Token, Done.
 
-        logits : float32 (outputs, vocab_size), peaks : float32 (outputs, vocab_size / PEAK), as `Engine.step` gives them
+        logits : float32 (outputs, vocab_size), peaks : float32 (outputs, vocab_size / PEAK), as `Engine.step` gives
+        them
         """
         if self.reading:
             yield self.progress()

@@ -166,7 +166,8 @@ def _quota():
 
 
 def _quota_of(group):
-    """[processors that one control group allows] or []: `cpu.max` holds "QUOTA PERIOD", two files do in the first version."""
+    """[processors that one control group allows] or []: `cpu.max` holds "QUOTA PERIOD",
+    two files do in the first version."""
     names = ("cpu.max",) if (group / "cpu.max").exists() else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
     if not all((group / name).exists() for name in names):
         return []

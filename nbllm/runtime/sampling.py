@@ -31,7 +31,8 @@ def penalise(logits, recent, penalty):
 def top_k(logits, peaks, k):
     """Ids of the k largest logits (all for k = 0), falling; of equal logits the smaller id comes first.
 
-    logits: float32 (vocab,), peaks: float32 (vocab / PEAK,), the largest of each block -> int64 (min(k, vocab) or vocab,)
+    logits: float32 (vocab,), peaks: float32 (vocab / PEAK,), the largest of each block -> int64 (min(k, vocab) or
+    vocab,)
     """
     if not 0 < k < logits.size:
         return np.argsort(-logits, kind="stable")
@@ -42,7 +43,8 @@ def top_k(logits, peaks, k):
 
 
 def candidates(logits, peaks, k):
-    """Ids, rising, among which the k largest logits are: those of the blocks whose peak is among the k largest peaks."""
+    """Ids, rising, among which the k largest logits are: those of the blocks whose peak is among the k largest
+    peaks."""
     if k >= peaks.size:
         return np.arange(logits.size)
     blocks = np.flatnonzero(peaks >= np.partition(peaks, -k)[-k])  # (k or more,)

@@ -1,4 +1,5 @@
-"""Damages model files with a knowledge of where their fields are: lengths, counts, types, shapes, offsets, values, weights.
+"""Damages model files with a knowledge of where their fields are: lengths, counts, types, shapes, offsets, values,
+weights.
 
 Reads containers with code of its own, which shares nothing with `nbllm.formats`. All is drawn from a number, so that a
 case can be made again from it.
@@ -51,7 +52,8 @@ class Case:
 
 @cache
 def fields(seed, part):
-    """The fields of a file before it is damaged: list of Field; and where its tensors' bytes begin, as near as matters here."""
+    """The fields of a file before it is damaged: list of Field; and where its tensors' bytes begin,
+    as near as matters here."""
     raw = seeds()[seed][part]
     return _gguf_fields(raw) if raw[:4] == b"GGUF" else _old_fields(raw)
 

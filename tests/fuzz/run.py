@@ -1,4 +1,5 @@
-"""Gives damaged model files to a process of its own and reports what became of it: `python run.py CASES [FIRST [FOLDER]]`.
+"""Gives damaged model files to a process of its own and reports what became of it:
+`python run.py CASES [FIRST [FOLDER]]`.
 
 A process that dies is a finding: the file that it died of is saved, and another process goes on with the next one.
 """

@@ -1,4 +1,5 @@
-"""Damaged model files never do worse than a refusal in one line: no signal, no hang, no runaway memory, no silent accept.
+"""Damaged model files never do worse than a refusal in one line: no signal, no hang, no runaway memory,
+no silent accept.
 
 `make fuzz` tries many more. Where each check is, and what holds it:
 

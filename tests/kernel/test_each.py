@@ -1,4 +1,5 @@
-"""`%%chat --each`: a question about every row, with progress, an interrupt that keeps what is there, and the conversation left alone."""
+"""`%%chat --each`: a question about every row, with progress, an interrupt that keeps what is there, and the
+conversation left alone."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""Nothing that a model, a file or a conversation says becomes markup: a Jupyter kernel publishes Markdown and plain text only."""
+"""Nothing that a model, a file or a conversation says becomes markup:
+a Jupyter kernel publishes Markdown and plain text only."""
 
 import ast
 import re

@@ -37,7 +37,8 @@ def test_logits_are_those_that_other_programs_recorded(name, tmp_path):
     ids, logits = oracle_models.recorded(name)
     with open_model(oracle_models.write(name, tmp_path / "model.gguf")) as gguf:
         ours = Engine(gguf).logits(ids)
-    # Keys and values are kept in half precision here and in float32 there; the tied model's logits are three times as large.
+    # Keys and values are kept in half precision here and in float32 there; the tied model's logits are three times as
+    # large.
     assert np.abs(ours - logits).max() < max(0.05, oracle_models.tolerance(name))
     assert np.array_equal(ours.argmax(1), logits.argmax(1))
 

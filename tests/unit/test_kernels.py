@@ -1,4 +1,5 @@
-"""The compiled kernels give the very bits of the uncompiled ones, and the bits of a token do not depend on its company."""
+"""The compiled kernels give the very bits of the uncompiled ones,
+and the bits of a token do not depend on its company."""
 
 import importlib
 from functools import cache

@@ -1,4 +1,5 @@
-"""The kernels that measure the machine: compiled, they compute what the uncompiled ones do, so they did all the work."""
+"""The kernels that measure the machine: compiled, they compute what the uncompiled ones do,
+so they did all the work."""
 
 from importlib import import_module
 

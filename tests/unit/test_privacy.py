@@ -1,4 +1,5 @@
-"""What the user says stays in the user's notebook: not in logs, not on the network, not in files but those that are told of."""
+"""What the user says stays in the user's notebook: not in logs, not on the network,
+not in files but those that are told of."""
 
 import logging
 import os

@@ -1,4 +1,5 @@
-"""What a reasoning model thinks is kept apart from its answer: in the stream, the conversation, and what the user sees."""
+"""What a reasoning model thinks is kept apart from its answer: in the stream, the conversation,
+and what the user sees."""
 
 import io
 import sys

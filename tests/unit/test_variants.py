@@ -98,7 +98,8 @@ def test_what_is_built_runs_or_is_refused_by_name(monkeypatch):
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A made-up machine: processors as lists of those that share a core, those allowed, and files of its control group."""
+    """A made-up machine: processors as lists of those that share a core, those allowed,
+    and files of its control group."""
 
     def make(cores, allowed=None, groups=None, own_group=None):
         present = {cpu for core in cores for cpu in core}

@@ -83,7 +83,8 @@ class Source:
 
 
 def halves_order(heads, dim, rotated):
-    """The order of a matrix's rows that brings rope's adjacent pairs (2j, 2j + 1) to (j, j + rotated / 2), in every head.
+    """The order of a matrix's rows that brings rope's adjacent pairs (2j, 2j + 1) to (j, j + rotated / 2),
+    in every head.
 
     Queries and keys are both reordered, so their products stay the same.
 

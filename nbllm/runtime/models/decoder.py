@@ -1,7 +1,7 @@
 """What the architectures have in common: a decoder of layers, each of attention and a feed-forward net.
 
-Whatever the file shows by its tensors is taken from there: biases, joined matrices, norms of heads and of branches, experts,
-a tied output. What it does not show is an attribute, which an architecture's own class sets.
+Whatever the file shows by its tensors is taken from there: biases, joined matrices, norms of heads and of branches,
+experts, a tied output. What it does not show is an attribute, which an architecture's own class sets.
 """
 
 from types import SimpleNamespace

@@ -1,4 +1,5 @@
-"""Rope: by how much each position turns each pair of a head's dimensions, scaled as files say. Knows no heads and no cache."""
+"""Rope: by how much each position turns each pair of a head's dimensions, scaled as files say.
+Knows no heads and no cache."""
 
 import numpy as np
 
@@ -70,7 +71,8 @@ class Rope:
         return table(positions, turns, magnitude)
 
     def _kept(self):
-        """float64 (rotated / 2,): how much of each pair's own frequency YaRN keeps (Peng et al., 2023): all of the fast ones."""
+        """float64 (rotated / 2,): how much of each pair's own frequency YaRN keeps (Peng et al., 2023):
+        all of the fast ones."""
 
         def pair(turns):  # the pair that turns so often in the original context
             return self.rotated * np.log(self.original / (turns * 2 * np.pi)) / (2 * np.log(self.base))
