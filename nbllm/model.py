@@ -269,8 +269,8 @@ class Model:
         self.engine.weights.check()
         if self._process != os.getpid() and self.engine.threads > 1:
             raise NbLLMError(
-                f"the model {self.name} was loaded before this process was forked, and its threads are not here; load it "
-                "with threads=1, or load it in a process started by multiprocessing's 'spawn'"
+                f"the model {self.name} was loaded before this process was forked, and its threads are not here; "
+                "load it with threads=1, or load it in a process started by multiprocessing's 'spawn'"
             )
 
     def close(self):

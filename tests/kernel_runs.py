@@ -1,8 +1,7 @@
-"""What compiled kernels are put through to be compared with the uncompiled ones: small models,
-and every single function.
+"""What compiled kernels are put through to be compared with the uncompiled ones: small models, and every single function.
 
-The same runs are made here, in processes on emulated processors, and by the uncompiled kernels; what they give must
-have the same bits.
+The same runs are made here, in processes on emulated processors, and by the uncompiled kernels; what they give must have
+the same bits.
 """
 
 import importlib
@@ -82,8 +81,7 @@ def write_model(folder, run):
 
 
 def logits(kernel, path, steps, threads=1):
-    """float32 (n, VOCAB): the logits that a kernel gives to the last tokens, at most 32,
-    of each step of the tokens IDS."""
+    """float32 (n, VOCAB): the logits that a kernel gives to the last tokens, at most 32, of each step of the tokens IDS."""
     with mock.patch.object(ops, "load", lambda: kernel), open_model(path) as gguf:
         engine = Engine(gguf, threads=threads, cache_bits=CACHE_BITS.get(path.stem, 16))
         out = []
@@ -170,8 +168,7 @@ def probe(kernel):
 
 
 def differences(got, expected):
-    """For each name in one of two results whose arrays differ in any bit: how many elements do.
-    NaNs are all the same."""
+    """For each name in one of two results whose arrays differ in any bit: how many elements do. NaNs are all the same."""
     found = {}
     for name in {**got, **expected}:
         a, b = got[name], expected[name]

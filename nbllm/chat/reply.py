@@ -62,11 +62,15 @@ class Reply:
             The reply was not made to fit a schema, or was cut; its text is still there.
         """
         if self.schema is None:
-            raise NbLLMError("this reply fits no schema: ask with schema=, or --schema in a cell; reply.text is its text")
+            raise NbLLMError(
+                "this reply fits no schema: ask with schema=, or --schema in a cell; reply.text is its text"
+            )
         if self.finish_reason != "end":
             hint = CUT.get(self.finish_reason, "ask again")
-            raise NbLLMError(f"this reply is no whole JSON, since it was cut ({self.finish_reason}): {hint}; reply.text "
-                             "has what there is")  # fmt: skip
+            raise NbLLMError(
+                f"this reply is no whole JSON, since it was cut ({self.finish_reason}): {hint}; "
+                "reply.text has what there is"
+            )
         return self.schema.value(self.text)
 
     def frame(self):

@@ -153,7 +153,9 @@ def _fix(shell, argument):
     current = session(config)
     above, filled = attached(given.attached, names(shell), config.describe)
     given.code = True
-    job = current.ask(above + failure.question(), current.sampling(**options), given.system, given.new, cell=asking_cell(shell))
+    job = current.ask(
+        above + failure.question(), current.sampling(**options), given.system, given.new, cell=asking_cell(shell)
+    )
     answer(shell, job, given, filled)
 
 
@@ -277,7 +279,8 @@ class Command:
 COMMANDS = {
     "new": Command(_change(lambda shelf, name: shelf.new(name or None)), "new [NAME]", "start a new conversation"),
     "list": Command(_list, "list", "the conversations of this session"),
-    "switch": Command(_change(lambda shelf, name: shelf.switch(name)), "switch NAME", "go on with another conversation"),
+    "switch": Command(_change(lambda shelf, name: shelf.switch(name)), "switch NAME",
+                      "go on with another conversation"),
     "branch": Command(_change(lambda shelf, name: shelf.branch(name or None)), "branch [NAME]",
                       "go on in a copy of the conversation"),
     "undo": Command(_change(lambda shelf, number: shelf.undo(_count(number))), "undo [N]",

@@ -198,8 +198,11 @@ class Output:
         self._painted = float("inf")  # `finish` follows, and paints the end at once
         return True
 
-    _TAKE = {Queued: _queued, Pulling: _pulling, Loading: _loading, Packing: _packing, Copying: _copying, Answering: _answering,
-             Mapped: _mapped, Prefill: _prefill, Thought: _thought, Text: _text, Notice: _notice, Done: _done}
+    _TAKE = {
+        Queued: _queued, Pulling: _pulling, Loading: _loading, Packing: _packing, Copying: _copying,
+        Answering: _answering, Mapped: _mapped, Prefill: _prefill, Thought: _thought, Text: _text, Notice: _notice,
+        Done: _done,
+    }  # fmt: skip
 
 
 class NotebookOutput(Output):

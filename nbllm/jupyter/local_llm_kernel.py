@@ -22,8 +22,8 @@ from nbllm.jupyter.display import output
 from nbllm.jupyter.interpolate import interpolate, names, told
 
 HINT = (
-    "This cell is a message to the model. {name} in it becomes what the model should know of that variable; cells that start "
-    "with %%py are Python; %chat help shows the commands."
+    "This cell is a message to the model. {name} in it becomes what the model should know of that variable; cells "
+    "that start with %%py are Python; %chat help shows the commands."
 )
 _NAMED = re.compile(r"\{(?P<name>[^{}\n]+)\}")
 _PYTHON = re.compile(r"%%py[ \t]*\n?$")
@@ -91,7 +91,7 @@ class LocalLLMKernel(IPythonKernel):
         "name": "markdown",
         "mimetype": "text/markdown",
         "file_extension": ".md",
-        "codemirror_mode": "text/plain",  # as Markdown, a list in a `%%py` cell would be a link, and a comment a heading
+        "codemirror_mode": "text/plain",  # as Markdown, a list in a `%%py` cell is a link, and a comment a heading
         "pygments_lexer": "text",
     }
     help_links = []
@@ -151,13 +151,16 @@ class LocalLLMKernel(IPythonKernel):
         if prose is None or cursor_pos < prose:
             return super().do_inspect(code[:prose], cursor_pos, detail_level, omit_sections)
         config = settings(self.shell)
-        reference = next((match["name"] for match in _NAMED.finditer(code) if match.start() < cursor_pos < match.end()), None)
+        reference = next(
+            (match["name"] for match in _NAMED.finditer(code) if match.start() < cursor_pos < match.end()), None
+        )
         text = told(reference, names(self.shell), config.describe) if reference else None
         return {"status": "ok", "found": True, "data": {"text/plain": text or HINT}, "metadata": {}}
 
     def do_history(self, *arguments, **options):
         reply = super().do_history(*arguments, **options)
-        current = self.shell.history_manager.session_number  # which IPython calls 0 in some replies, and by its number in others
+        # which IPython calls 0 in some replies, and by its number in others
+        current = self.shell.history_manager.session_number
         return reply | {"history": [(session or current, *entry) for session, *entry in reply["history"]]}
 
     async def interrupt_request(self, stream, ident, parent):

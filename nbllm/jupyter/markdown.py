@@ -33,7 +33,8 @@ DOLLAR = "\\$*\u2060*"
 
 
 def _math(text, dollars):
-    text = text.replace("<", r"\lt ").replace("](", "] (").replace("]:", "] :")  # were it no mathematics, no link either
+    # were it no mathematics, no link either
+    text = text.replace("<", r"\lt ").replace("](", "] (").replace("]:", "] :")
     return dollars + text + dollars
 
 

@@ -138,7 +138,9 @@ def q3_k(blocks):
 
 
 def q2_k(blocks):
-    return _joined(blocks, blocks[..., 80:], blocks[..., :16].reshape(len(blocks), -1, 2), _pairs(_q2_codes(blocks[..., 16:80])))
+    return _joined(
+        blocks, blocks[..., 80:], blocks[..., :16].reshape(len(blocks), -1, 2), _pairs(_q2_codes(blocks[..., 16:80]))
+    )
 
 
 def iq4_xs(blocks):

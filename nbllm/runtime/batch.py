@@ -57,8 +57,10 @@ class Batch:
         """
         ids = self._engine.checked_prompt(ids)
         if self._pages(ids, sampling) > self._engine.cache.pages:
-            raise ContextFullError(f"the prompt has {len(ids)} tokens, and with its reply does not fit in the cache of "
-                                   f"{self._engine.cache.pages * PAGE} positions; shorten it, or give more room")  # fmt: skip
+            raise ContextFullError(
+                f"the prompt has {len(ids)} tokens, and with its reply does not fit in the cache of "
+                f"{self._engine.cache.pages * PAGE} positions; shorten it, or give more room"
+            )
         self._waiting.append(Row(key, ids, sampling, end_ids, constraint))
 
     def step(self, stop):
@@ -119,8 +121,8 @@ class Batch:
             sequence = self._engine.cache.fork(alike.sequence, shared) if alike else Sequence()
             self._waiting.popleft()
             self._running[row.key] = Generation(
-                sequence, row.ids, row.sampling, self._engine.vocab_size, self._engine.context, row.end_ids, row.constraint,
-                guessing=False,
+                sequence, row.ids, row.sampling, self._engine.vocab_size, self._engine.context, row.end_ids,
+                row.constraint, guessing=False,
             )  # fmt: skip
             self._reserved[row.key] = pages
         for key in ended:

@@ -247,9 +247,9 @@ class Engine:
         self._work.fill(0)
         stopped = self._kernel.step(
             self._table, self._consts, self._angles, self.weights.data, self._f, self._x, self._xd, self._xs, self._xm,
-            self._xl, self._xr, *self.cache.arrays, self.cache.bits, self._scratch, self._peaks, stop.array, self._meeting,
-            self._work, np.array(where).ravel(), np.array(spans), np.array(pages), np.array(picked, np.int64), split,
-            self.threads,
+            self._xl, self._xr, *self.cache.arrays, self.cache.bits, self._scratch, self._peaks, stop.array,
+            self._meeting, self._work, np.array(where).ravel(), np.array(spans), np.array(pages),
+            np.array(picked, np.int64), split, self.threads,
         )  # fmt: skip
         if stopped:
             return None
@@ -321,4 +321,7 @@ def _within(name, value, low, high, default):
 
 
 def _too_long(n, context):
-    return f"the prompt has {n} tokens, the context room for {context} and a reply: shorten it, or load with a larger context."
+    return (
+        f"the prompt has {n} tokens, the context room for {context} and a reply: shorten it, or load with a larger "
+        "context."
+    )

@@ -149,8 +149,9 @@ def fit(
     if context == own:
         return own, None
     return context, (
-        f"The context is {context:,} tokens instead of the model's {own:,}, which would take {gb(model.cache(own, bits))} of "
-        f"the {gb(free)} of memory that are free; --context or %config NbLLM.context sets another."
+        f"The context is {context:,} tokens instead of the model's {own:,}, which would take "
+        f"{gb(model.cache(own, bits))} of the {gb(free)} of memory that are free; "
+        "--context or %config NbLLM.context sets another."
     )
 
 

@@ -44,8 +44,10 @@ class Generation:
         The last event, once there is one.
     """
 
-    def __init__(self, sequence, ids, sampling, vocab_size, context, end_ids=frozenset(), constraint=None, alternatives=0,
-                 guessing=True):  # fmt: skip
+    def __init__(
+        self, sequence, ids, sampling, vocab_size, context, end_ids=frozenset(), constraint=None, alternatives=0,
+        guessing=True,
+    ):  # fmt: skip
         self.sequence = sequence
         self.ids = ids
         self.done = None

@@ -178,7 +178,9 @@ class Packer:
         columns = tensor.shape[-1]
         rows = math.prod(tensor.shape[:-1]) if order is None else len(order)
         if columns % 32:
-            raise ModelFileError(f"tensor {tensor.name!r} has {columns} columns, not a multiple of 32: nbllm cannot run it.")
+            raise ModelFileError(
+                f"tensor {tensor.name!r} has {columns} columns, not a multiple of 32: nbllm cannot run it."
+            )
         matrix = Matrix(
             kind.id, self.size, _group_bytes(LAYOUTS[kind.name], columns), -(-rows // ROWS), rows, columns
         )

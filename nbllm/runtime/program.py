@@ -177,8 +177,9 @@ class Program:
         )  # fmt: skip
 
     def attention(
-        self, layer, heads: Heads, q: Slot, k: Slot, v: Slot, target: Slot, scale=None, window=None, cap=0.0, table=(0, 1)
-    ):
+        self, layer, heads: Heads, q: Slot, k: Slot, v: Slot, target: Slot, scale=None, window=None, cap=0.0,
+        table=(0, 1),
+    ):  # fmt: skip
         """Turn q and k by rope, keep k and v in the cache, and attend to the positions up to each token's own.
 
         Parameters
@@ -196,8 +197,8 @@ class Program:
         half = heads.rotated // 2
         self._add(
             ROPE_KEEP,
-            [q.base, k.base, v.base, heads.count, heads.kv_count, heads.dim, place, self._const(scale or heads.dim**-0.5),
-             half, q.width, k.width, table[1] * 2 * half, table[0] * 2 * half],
+            [q.base, k.base, v.base, heads.count, heads.kv_count, heads.dim, place,
+             self._const(scale or heads.dim**-0.5), half, q.width, k.width, table[1] * 2 * half, table[0] * 2 * half],
         )  # fmt: skip
         result = 32 + heads.dim  # floats of a partial result
         own = self.threads * (8 * PAGE + (8 + MOST_QUERIES) * result)

@@ -25,7 +25,8 @@ def penalise(logits, recent, penalty):
     with np.errstate(over="ignore"):
         changed = np.where(seen <= 0, seen * penalty, seen / penalty)
     largest = np.finfo(np.float32).max
-    logits[ids] = np.where(np.isinf(seen), seen, np.clip(changed, -largest, largest))  # -inf is a token that is not allowed
+    # -inf is a token that is not allowed
+    logits[ids] = np.where(np.isinf(seen), seen, np.clip(changed, -largest, largest))
 
 
 def top_k(logits, peaks, k):
@@ -38,7 +39,8 @@ def top_k(logits, peaks, k):
         return np.argsort(-logits, kind="stable")
     ids = candidates(logits, peaks, k)
     values = logits[ids]
-    kept = np.flatnonzero(values >= np.partition(values, -k)[-k])  # (k or more,): a tie at the border brings more than k
+    # (k or more,): a tie at the border brings more than k
+    kept = np.flatnonzero(values >= np.partition(values, -k)[-k])
     return ids[kept[np.argsort(-values[kept], kind="stable")[:k]]]
 
 

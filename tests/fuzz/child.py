@@ -43,7 +43,11 @@ def outcome(path):
             return f"ran: {done.finish_reason}"
     except NbLLMError as error:
         text = str(error)
-        return f"refused: {text}" if "\n" not in text and 20 < len(text) < 1200 else f"wrong: a message like {text[:300]!r}"
+        return (
+            f"refused: {text}"
+            if "\n" not in text and 20 < len(text) < 1200
+            else f"wrong: a message like {text[:300]!r}"
+        )
     except Exception as error:
         where = error.__traceback__
         while where.tb_next:

@@ -107,7 +107,9 @@ def main(cases, first=0, folder=None):
 
     counts, findings = run(range(first, first + cases), folder, report)
     print(*findings, sep="\n")
-    print(f"{counts.total():,} damaged files: " + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
+    print(
+        f"{counts.total():,} damaged files: " + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
+    )
     return bool(findings)
 
 

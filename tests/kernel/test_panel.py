@@ -1,5 +1,4 @@
-"""The panel in a real Jupyter kernel: it shares the conversation, is told pieces,
-and leaves a transcript in the notebook."""
+"""The panel in a real Jupyter kernel: it shares the conversation, is told pieces, and leaves a transcript in the notebook."""
 
 import pytest
 

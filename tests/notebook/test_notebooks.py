@@ -54,11 +54,16 @@ def test_the_demo_runs_streams_and_keeps_its_replies(models, tmp_path):
         assert set(output.data) == {"text/plain", "text/markdown"} and output.data["text/plain"].strip() in shown
     last, follow_up = (output.metadata["nbllm"] for output in outputs[3:5])
     assert follow_up["reused_tokens"] >= last["prompt_tokens"] + last["generated_tokens"] - 1
-    table = next(cell for cell in notebook.cells if "the article" in cell.source and cell.cell_type == "code").outputs[0].data["text/markdown"]
+    table = (
+        next(cell for cell in notebook.cells if "the article" in cell.source and cell.cell_type == "code")
+        .outputs[0]
+        .data["text/markdown"]
+    )
     seconds = [f"{output.metadata['nbllm']['prefill_seconds'] + output.metadata['nbllm']['decode_seconds']:.1f} seconds"
                for output in outputs[:4]]
     assert [row.split("|")[2:4] for row in table.splitlines()[2:]] == [
-        [f" {article} ", f" {here} "] for article, here in zip(["10 minutes", "half an hour", "2 hours", "hours"], seconds)
+        [f" {article} ", f" {here} "]
+        for article, here in zip(["10 minutes", "half an hour", "2 hours", "hours"], seconds)
     ]  # fmt: skip
     assert str(executed) in shown.splitlines()[-1] and "make lab" in shown.splitlines()[-1]
 
@@ -102,8 +107,12 @@ def test_the_demo_of_a_column_runs_and_is_committed_with_what_it_shows(models, t
     source = DEMOS / "06_a_column_and_a_cluster.ipynb"
     run(sys.executable, str(DEMOS / "run.py"), str(source), str(tmp_path / "executed.ipynb"))
     results = [
-        [output.data["text/plain"] for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", ())
-         if "data" in output]
+        [
+            output.data["text/plain"]
+            for cell in nbformat.read(path, as_version=4).cells
+            for output in cell.get("outputs", ())
+            if "data" in output
+        ]
         for path in (tmp_path / "executed.ipynb", source)
     ]
     assert results[0] == results[1] and results[0][1] == "True"
@@ -117,7 +126,11 @@ def test_the_demo_of_the_local_llm_kernel_runs_and_is_committed_with_what_it_sho
     source = DEMOS / "03_local_llm.ipynb"
     run(sys.executable, str(DEMOS / "run.py"), str(source), str(tmp_path / "executed.ipynb"))
     executed, committed = (
-        [[said(output) for output in cell.outputs] for cell in nbformat.read(path, as_version=4).cells if "outputs" in cell]
+        [
+            [said(output) for output in cell.outputs]
+            for cell in nbformat.read(path, as_version=4).cells
+            if "outputs" in cell
+        ]
         for path in (tmp_path / "executed.ipynb", source)
     )
     assert executed == committed
@@ -140,7 +153,9 @@ def test_the_demo_of_the_panel_runs_and_is_committed_with_its_transcript(models,
         (answer,) = replies(notebook)
         assert "application/vnd.jupyter.widget-view+json" in widget.data
         assert transcript.data["text/plain"].startswith("user: Write two sentences about the sea.\n\nassistant: ")
-        assert transcript.data["text/plain"].endswith(f"user: Now say it in one sentence.\n\nassistant: {answer.data['text/plain']}")
+        assert transcript.data["text/plain"].endswith(
+            f"user: Now say it in one sentence.\n\nassistant: {answer.data['text/plain']}"
+        )
     assert executed.cells[2].outputs[1].data == committed.cells[2].outputs[1].data
     run(sys.executable, "-m", "nbconvert", "--to", "html", str(target))
     assert "<p>Write two sentences about the sea.</p>" in target.with_suffix(".html").read_text(encoding="utf-8")

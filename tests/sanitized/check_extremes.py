@@ -1,5 +1,4 @@
-"""Extreme weights through every kernel: no numbers, infinities,
-denormals and scales of zero end in a result or one line."""
+"""Extreme weights through every kernel: no numbers, infinities, denormals and scales of zero end in a result or one line."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,4 @@
-"""The build: kernels in Python become the same C++ text for all instruction sets,
-and what is installed is up to date."""
+"""The build: kernels in Python become the same C++ text for all instruction sets, and what is installed is up to date."""
 
 import hashlib
 import platform

@@ -163,7 +163,8 @@ def test_a_following_turn_reads_only_its_new_tokens(engine):
     reply, _ = run(engine, PROMPT)
     ids = PROMPT + reply + [5, 6, 7]
     _, done = run(engine, ids)
-    assert (done.stats.prompt_tokens, done.stats.reused_tokens) == (len(ids), len(ids) - 4)  # the last was never computed
+    # the last was never computed
+    assert (done.stats.prompt_tokens, done.stats.reused_tokens) == (len(ids), len(ids) - 4)
 
 
 def test_a_reply_ends_for_a_reason(engine):
@@ -229,7 +230,9 @@ def test_a_bad_prompt_is_refused_before_anything_is_computed(engine, ids, error,
     assert engine.tokens == []
 
 
-@pytest.mark.parametrize("option", [{"context": 0}, {"context": 257}, {"context": True}, {"threads": 0}, {"threads": 1.5}])
+@pytest.mark.parametrize(
+    "option", [{"context": 0}, {"context": 257}, {"context": True}, {"threads": 0}, {"threads": 1.5}]
+)
 def test_an_engine_out_of_range_is_refused(tiny_model, option):
     with open_model(tiny_model) as gguf, pytest.raises(OptionError, match=next(iter(option))):
         Engine(gguf, **option)

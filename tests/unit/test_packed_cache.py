@@ -137,7 +137,8 @@ def test_other_content_has_another_key(tmp_path, monkeypatch):
     lambda raw: b"\xff" + raw[1:],
     lambda raw: raw.replace(b"nbllm packed", b"somebody's ", 1),
     lambda raw: raw.replace(b'"key": "', b'"key": "0', 1)[: len(raw)],
-], ids=["cut", "longer", "no header", "empty", "zeros", "zeros only of a header", "a list", "not UTF-8", "foreign", "another key"])  # fmt: skip
+], ids=["cut", "longer", "no header", "empty", "zeros", "zeros only of a header", "a list", "not UTF-8", "foreign",
+"another key"])  # fmt: skip
 def test_a_damaged_file_is_made_anew(folder, tiny_model, in_memory, damage):
     path = weights(tiny_model).path
     path.chmod(0o600)

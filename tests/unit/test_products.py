@@ -1,5 +1,4 @@
-"""A packed matrix times activations is what its dequantised weights give, for every block type,
-with one token and with many."""
+"""A packed matrix times activations is what its dequantised weights give, for every block type, with one token and with many."""
 
 from types import SimpleNamespace
 
@@ -34,8 +33,7 @@ def random_blocks(kind, random):
 
 
 def product(blocks, kind, x):
-    """The compiled product: float32 (tokens, ROWS), and the activations that it was made of,
-    float64 (tokens, COLUMNS)."""
+    """The compiled product: float32 (tokens, ROWS), and the activations that it was made of, float64 (tokens, COLUMNS)."""
     tensor = SimpleNamespace(
         name="w", shape=(ROWS, COLUMNS), block_type=kind, nbytes=blocks.nbytes,
         read=lambda start=0, stop=None: blocks.ravel()[start:stop],

@@ -162,7 +162,8 @@ def test_how_an_answer_came_is_saved_with_it_and_is_not_part_of_the_message(tmp_
 ])  # fmt: skip
 def test_stats_that_are_no_such_numbers_are_one_line(changes, tmp_path):
     (tmp_path / "talk.jsonl").write_bytes(file(USER, with_stats()))
-    assert load(tmp_path / "talk.jsonl").messages[1].stats == Stats(9, 4, 3, 0.5, 1)  # as it was saved before there were guesses
+    # as it was saved before there were guesses
+    assert load(tmp_path / "talk.jsonl").messages[1].stats == Stats(9, 4, 3, 0.5, 1)
     (tmp_path / "talk.jsonl").write_bytes(file(USER, with_stats(**changes)))
     with pytest.raises(ConversationFileError, match="byte 1[0-9]+: stats are the numbers prompt_tokens, reused_tokens"):
         load(tmp_path / "talk.jsonl")
