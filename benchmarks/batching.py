@@ -90,7 +90,10 @@ def llama_together(model, threads, instruction, prompts, flash=False):
                 lib.llama_memory_seq_rm(memory, sequence, -1, -1)
                 lib.llama_memory_seq_cp(memory, 0, sequence, -1, -1)
                 prompt = waiting.pop()
-                running[sequence] = [[(sequence, INSTRUCTION + at, id, at == PROMPT - 1) for at, id in enumerate(prompt)], 0]
+                running[sequence] = [
+                    [(sequence, INSTRUCTION + at, id, at == PROMPT - 1) for at, id in enumerate(prompt)],
+                    0,
+                ]
         tokens = [token for more, _ in running.values() for token in more]
         _decode(lib, context, tokens)
         rows = {sequence: row for row, (sequence, _, _, wanted) in enumerate(tokens) if wanted}

@@ -3,8 +3,8 @@
     python benchmarks/copying.py [MODEL] [--rounds N] [--threads N]
 
 The reply is given: every token of it is computed as always, and then the right one is taken, whatever the model thinks,
-as from a model that can do the task. So this tells what guessing is worth, and nothing of the model. Each round writes the
-reply with guesses and without; prints one line of JSON with the medians.
+as from a model that can do the task. So this tells what guessing is worth, and nothing of the model. Each round writes
+the reply with guesses and without; prints one line of JSON with the medians.
 """
 
 import argparse

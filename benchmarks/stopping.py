@@ -2,8 +2,8 @@
 
     python stopping.py [--trials 200] [--model FILE] [--words 5000] [--states decode,prompt,...]
 
-A trial starts a cell, waits until it is in the state, interrupts it as the stop button does, and takes the time until the
-cell's reply is here. Then a further cell must work. Printed are the median, the 99th percentile and the longest.
+A trial starts a cell, waits until it is in the state, interrupts it as the stop button does, and takes the time until
+the cell's reply is here. Then a further cell must work. Printed are the median, the 99th percentile and the longest.
 """
 
 import argparse
@@ -53,7 +53,9 @@ def measure(state, model, trials, words, url):
     begin, setup = STATES[state]
     seconds = []
     with Kernel() as kernel, tempfile.TemporaryDirectory() as folder:
-        kernel.run(f"import os\nos.environ['NBLLM_MODELS'] = {folder!r}\n%load_ext nbllm\n%config NbLLM.model = {str(model)!r}")
+        kernel.run(
+            f"import os\nos.environ['NBLLM_MODELS'] = {folder!r}\n%load_ext nbllm\n%config NbLLM.model = {str(model)!r}"
+        )
         kernel.run("%config NbLLM.seed = 1")  # else some replies end before they can be interrupted
         kernel.run(NEXT)
         kernel.run(setup.format(folder=folder) if "{folder" in setup else setup)
@@ -84,12 +86,17 @@ def main():
         from nbllm.catalogue.pull import pull
 
         given.model = pull()
-    print(f"{given.model.name}, {given.trials} trials\n\n| state | median, ms | 99th percentile, ms | longest, ms |\n|---|--:|--:|--:|")
+    print(
+        f"{given.model.name}, {given.trials} trials\n\n| state | median, ms | 99th percentile, ms | longest, ms |\n"
+        "|---|--:|--:|--:|"
+    )
     with serve(b"GGUF" + bytes(1 << 20)) as server:
         server.pause = threading.Event()
         for state in given.states.split(","):
             times = 1000 * measure(state, given.model.resolve(), given.trials, given.words, server.url)
-            print(f"| {state} | {np.median(times):.0f} | {np.percentile(times, 99):.0f} | {times.max():.0f} |", flush=True)
+            print(
+                f"| {state} | {np.median(times):.0f} | {np.percentile(times, 99):.0f} | {times.max():.0f} |", flush=True
+            )
         server.pause.set()
 
 

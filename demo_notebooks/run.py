@@ -46,7 +46,10 @@ class Stream(NotebookClient):
             self._shown = text
         if made["state"] == "done":
             seconds = made["prefill_seconds"] + made["decode_seconds"]
-            say("", f"[{seconds:.1f} s, {made['tokens_per_second']:.0f} tokens/s, {made['reused_tokens']} tokens reused]")
+            say(
+                "",
+                f"[{seconds:.1f} s, {made['tokens_per_second']:.0f} tokens/s, {made['reused_tokens']} tokens reused]",
+            )
 
 
 def say(*lines):
@@ -57,7 +60,8 @@ def execute(source: Path, target: Path):
     """Execute the notebook at `source`, streaming, and save it at `target`, also when a cell fails."""
     notebook = nbformat.read(source, as_version=4)
     client = Stream(notebook, timeout=None, resources={"metadata": {"path": str(source.resolve().parent)}})
-    client.extra_arguments = ["--log-level=ERROR"]  # its warning that a loopback port is not encrypted would look like ours
+    # its warning that a loopback port is not encrypted would look like ours
+    client.extra_arguments = ["--log-level=ERROR"]
     try:
         with client.setup_kernel():
             for index, cell in enumerate(notebook.cells):

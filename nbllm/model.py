@@ -117,7 +117,8 @@ def loading(
 
 
 def _threads(threads):
-    """How many threads to load a model with, and one line for the user if they are fewer because this process is a fork."""
+    """How many threads to load a model with, and one line for the user if they are fewer because this process is a
+    fork."""
     global _computing
     _computing = _computing or os.getpid()
     if _computing == os.getpid() or threads == 1:
@@ -255,8 +256,8 @@ class Model:
         return self._as_text(events, options.stop, flag)
 
     def batch(self) -> Batch:
-        """Replies that are written together, with a cache of their own: as large as they can use, in half of the memory that
-        is free; at least the context of one."""
+        """Replies that are written together, with a cache of their own: as large as they can use, in half of the memory
+        that is free; at least the context of one."""
         engine, model = self.engine, shape(self.metadata)
         self._check()
         most = min(BATCH_ROOM, MAX_OUTPUTS * engine.context)
@@ -268,8 +269,8 @@ class Model:
         self.engine.weights.check()
         if self._process != os.getpid() and self.engine.threads > 1:
             raise NbLLMError(
-                f"the model {self.name} was loaded before this process was forked, and its threads are not here; load it "
-                "with threads=1, or load it in a process started by multiprocessing's 'spawn'"
+                f"the model {self.name} was loaded before this process was forked, and its threads are not here; "
+                "load it with threads=1, or load it in a process started by multiprocessing's 'spawn'"
             )
 
     def close(self):

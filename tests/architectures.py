@@ -1,8 +1,9 @@
 """Small random models of every architecture, written from seeds, with the logits that other programs gave for them
 (tests/data/architectures.npz), and a forward pass of them all in plain NumPy.
 
-The forward pass follows the models' papers and shares nothing with the code under test: no cache, no steps, one sequence from
-its beginning. Where the recorded models' bytes depend on it, the order of draws and keys is theirs: do not tidy it.
+The forward pass follows the models' papers and shares nothing with the code under test: no cache, no steps, one
+sequence from its beginning. Where the recorded models' bytes depend on it, the order of draws and keys is theirs: do
+not tidy it.
 """
 
 from dataclasses import dataclass
@@ -81,7 +82,9 @@ MODELS = {
         scaling=("linear", 8.0),
     ),  # fmt: skip
     "phi3": Model("phi3", rotated=12, joined_qkv=True, joined_gate=True),
-    "phi3-long": Model("phi3", joined_qkv=True, joined_gate=True, original=32, context=256, long_and_short=True, magnitude=1.19),
+    "phi3-long": Model(
+        "phi3", joined_qkv=True, joined_gate=True, original=32, context=256, long_and_short=True, magnitude=1.19
+    ),
     "stablelm": Model("stablelm", centred=True, rotated=4, qkv_biases=True),
     "stablelm-12b": Model("stablelm", centred=True, rotated=4, head_norms=2, side_by_side="one norm"),
     "gpt2": Model("gpt2", **PLAIN, rotated=0, learned=True, tied=True),
@@ -218,7 +221,9 @@ def metadata(m):
         "expert_feed_forward_length": m.experts and m.expert_hidden,
         "expert_shared_feed_forward_length": m.shared_hidden,
     }
-    own |= {key: value for key, value in optional.items() if value or (key, m.arch) == ("attention.sliding_window", "phi3")}
+    own |= {
+        key: value for key, value in optional.items() if value or (key, m.arch) == ("attention.sliding_window", "phi3")
+    }
     if m.arch == "gptneox":
         own["use_parallel_residual"] = True
     return {
@@ -300,7 +305,8 @@ class Forward:
         turns = turns / w.get("rope_freqs.weight", 1.0) / w.get("rope_factors_long.weight", 1.0)
         magnitude, (kind, factor) = m.magnitude or 1.0, m.scaling or ("none", 1.0)
         if kind == "yarn":
-            # between the pairs that turn 32 times and once in the original context, from their own frequency to a part of it
+            # between the pairs that turn 32 times and once in the original context, from their own frequency to a part
+            # of it
             low, high = (m.rotated * np.log(m.original / (t * 2 * np.pi)) / (2 * np.log(base)) for t in (32, 1))
             low, high = max(0, np.floor(low)), min(m.rotated - 1, np.ceil(high))
             mixed = np.clip((np.arange(half) - low) / max(0.001, high - low), 0, 1)
@@ -310,13 +316,16 @@ class Forward:
             turns = turns / factor
         angles = (np.arange(len(x))[:, None] * turns)[:, None]  # (n, 1, half)
         cos, sin = magnitude * np.cos(angles), magnitude * np.sin(angles)
-        one, two = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if m.adjacent else (slice(half), slice(half, 2 * half))
+        adjacent, apart = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)), (slice(half), slice(half, 2 * half))
+        one, two = adjacent if m.adjacent else apart
         y = x.copy()
         y[..., one], y[..., two] = x[..., one] * cos - x[..., two] * sin, x[..., one] * sin + x[..., two] * cos
         return y
 
     def _activation(self, x):
-        return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) if self.m.gelu else x / (1 + np.exp(-x))
+        if self.m.gelu:
+            return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        return x / (1 + np.exp(-x))
 
     def _net(self, h, p, suffix=""):
         up = self._linear(h, p + "ffn_up" + suffix)

@@ -8,7 +8,8 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def own_place(tmp_path_factory):
-    """Nothing of the user's settings is read, and `import nbllm` finds the installed package, not this folder's sources."""
+    """Nothing of the user's settings is read, and `import nbllm` finds the installed package,
+    not this folder's sources."""
     place = tmp_path_factory.mktemp("place")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):

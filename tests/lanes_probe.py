@@ -72,7 +72,8 @@ def floats(a, b, c, out, n):
 
 # pythran export halves(uint16[:], float32[:], float32[:], uint16[:], int)
 def halves(h, a, out, narrow, n):
-    """out (2, n): the numbers h as half precision and as bfloat16; narrow (2, n): the floats a in half precision, by either way."""
+    """out (2, n): the numbers h as half precision and as bfloat16; narrow (2, n): the floats a in half precision,
+    by either way."""
     for i in range(0, n, 16):
         store_f32(out, i, load_f16(h, i))
         store_f32(out, n + i, load_bf16(h, i))
@@ -100,7 +101,8 @@ def integers(a, w, out, small, sums, n):
 
 # pythran export products(uint8[:], int8[:], float32[:], int)
 def products(bytes, int8s, out, n):
-    """out (5, n): products of 32 n bytes w with 2 n bytes x, eight blocks of 64 with four to a sum; n a multiple of 16."""
+    """out (5, n): products of 32 n bytes w with 2 n bytes x, eight blocks of 64 with four to a sum;
+    n a multiple of 16."""
     w = view(bytes)
     x = view(int8s)
     for i in range(0, n, 16):

@@ -1,8 +1,8 @@
 """The rows of a map on the workers of a Dask cluster: who answers which, and whether they would answer alike.
 
-Dask does all else: it moves rows and answers, runs tasks again elsewhere when a worker dies, and drops them when the client
-does. A row's answer does not depend on the worker, so none is sent twice and the order is that of the rows. Knows nothing of
-tables.
+Dask does all else: it moves rows and answers, runs tasks again elsewhere when a worker dies, and drops them when the
+client does. A row's answer does not depend on the worker, so none is sent twice and the order is that of the rows.
+Knows nothing of tables.
 """
 
 import secrets

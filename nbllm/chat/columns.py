@@ -22,7 +22,8 @@ class Rows:
     ----------
     data : iterable, or a column or table of pandas or Polars
     template : str, optional
-        The prompt, in which `{name}` stands for what a row has in that column, and `{}` for the row itself. Other braces stay.
+        The prompt, in which `{name}` stands for what a row has in that column, and `{}` for the row itself. Other
+        braces stay.
 
     Attributes
     ----------
@@ -55,7 +56,9 @@ class Rows:
             try:
                 rows = list(data)
             except TypeError as error:
-                raise OptionError(f"prompts is a {type(data).__name__}, through which one cannot go: give a list") from error
+                raise OptionError(
+                    f"prompts is a {type(data).__name__}, through which one cannot go: give a list"
+                ) from error
         name = getattr(data, "name", None)
         used = FIELD.findall(template) if template is not None else []
         known = {"", *columns, *([str(name)] if name is not None else [])}

@@ -149,8 +149,10 @@ class Chat:
         """
         text, ids = self._prompt([*self.messages, {"role": "user", "content": "x"}])  # as a next turn would begin
         if not common_prefix(self.model.engine.tokens, ids):
-            raise ConversationFileError("there is no cache to save: the model has read nothing of this conversation; ask "
-                                        "first, or save without it")  # fmt: skip
+            raise ConversationFileError(
+                "there is no cache to save: the model has read nothing of this conversation; ask first, "
+                "or save without it"
+            )
         read = next((read for read in reversed(self._reads) if text.startswith(read[0])), ("", ids))
         yield from kept.write(kept.beside(path), self.model, *read, stop)
 
@@ -312,8 +314,8 @@ class Chat:
                 yield Notice(text)
 
     def prompt(self, message: str) -> tuple[str, list[int], tuple[str, ...]]:
-        """What the model would be given with this message next: the text, fenced, and its ids; and the template's own stop
-        strings."""
+        """What the model would be given with this message next: the text, fenced, and its ids; and the template's own
+        stop strings."""
         return *self._prompt([*self.messages, {"role": "user", "content": message}]), self._prompts.stop
 
     def _prompt(self, messages):

@@ -137,7 +137,8 @@ class _Pieces:
         self.exact = all(bytes([byte]) in self._ids for byte in range(32, 127))
 
     def __call__(self, data: bytes):
-        """The tokenizer's own ids of these bytes, or, if those are of others, an id for each; none if that cannot be."""
+        """The tokenizer's own ids of these bytes, or, if those are of others, an id for each;
+        none if that cannot be."""
         tokenizer = self._tokenizer()
         ids = tokenizer.encode(data.decode(errors="replace"), False, False) if self.exact and tokenizer else []
         if b"".join(self.tokens[id] for id in ids) == data:

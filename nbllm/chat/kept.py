@@ -80,8 +80,8 @@ def write(path: Path, model, text: str, ids: list[int], stop):
         free = shutil.disk_usage(path.parent).free
         if HEADER + total > free:
             raise ConversationFileError(
-                f"{path} cannot be written: it takes {total / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free on the disk; "
-                "save without the cache, or make room"
+                f"{path} cannot be written: it takes {total / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free on "
+                "the disk; save without the cache, or make room"
             )
         header = {"format": FORMAT, "version": VERSION, "bytes": total, "text": len(head[0]), "ids": len(ids),
                   "cached": cached, "made": _made(model)}  # fmt: skip

@@ -1,7 +1,7 @@
 """Many prompts, an answer for each: a column in, a column out.
 
-`map` asks in this process; rows share each pass over the weights, and what their prompts have in common is read once. What
-was done before an interrupt is kept, and the same call goes on from there. Knows nothing of cells.
+`map` asks in this process; rows share each pass over the weights, and what their prompts have in common is read once.
+What was done before an interrupt is kept, and the same call goes on from there. Knows nothing of cells.
 """
 
 import hashlib
@@ -49,8 +49,8 @@ class Map:
     chat : Chat, optional
         A conversation of which each prompt is the next message, in place of `model` and `system`.
     schema : optional
-        What each answer is: a JSON schema, a class, a list of one; all that `chat.schema.Schema` takes. Then the answers are
-        objects of Python's, and of a table or a column objects with fields become a table.
+        What each answer is: a JSON schema, a class, a list of one; all that `chat.schema.Schema` takes. Then the
+        answers are objects of Python's, and of a table or a column objects with fields become a table.
     **sampling
         Fields of `Sampling`. Row n is answered with the seed + n.
 
@@ -89,10 +89,11 @@ class Map:
 
     @property
     def results(self):
-        """The answers as the prompts were, as a column, an array or a list: text, or the error, or None if there is none yet.
+        """The answers as the prompts were, as a column, an array or a list: text, or the error,
+        or None if there is none yet.
 
-        Objects that a schema gives fields become a table where the prompts were a table or a column of one; a column `error`
-        tells of rows that failed, if any did.
+        Objects that a schema gives fields become a table where the prompts were a table or a column of one; a column
+        `error` tells of rows that failed, if any did.
         """
         values = [_value(reply) for reply in self.replies]
         if self._schema is None or self._schema.json.get("type") != "object" or not self._rows.tabular:
@@ -204,7 +205,7 @@ def map(prompts, model=None, template=None, system=None, schema=None, progress=T
 
         df["label"] = nbllm.map(df, template="Is this praise or complaint? {text}", max_tokens=5)
 
-    Takes what `Map` and `Map.run` take, and shows a progress bar. A row that fails has its error in its place. After an interrupt the
-    same call goes on where it was; a `Map` has the answers at hand at any moment.
+    Takes what `Map` and `Map.run` take, and shows a progress bar. A row that fails has its error in its place. After an
+    interrupt the same call goes on where it was; a `Map` has the answers at hand at any moment.
     """
     return Map(prompts, model, template, system, schema=schema, **sampling).run(progress, engine)

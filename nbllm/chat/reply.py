@@ -26,9 +26,9 @@ CUT = {  # finish reason: what to do about it
 class Reply:
     """What the model answered. `str(reply)` is the text; `think` is what it thought before, and empty with most models.
 
-    tokens are those of both, as they were generated, with texts and probabilities if these were asked for; finish_reason
-    is that of `Done`. A reply that was broken off has "stopped", and stats only if the engine gave them. schema is what
-    the text was made to fit, if anything.
+    tokens are those of both, as they were generated, with texts and probabilities if these were asked for;
+    finish_reason is that of `Done`. A reply that was broken off has "stopped", and stats only if the engine gave them.
+    schema is what the text was made to fit, if anything.
     """
 
     text: str
@@ -62,11 +62,15 @@ class Reply:
             The reply was not made to fit a schema, or was cut; its text is still there.
         """
         if self.schema is None:
-            raise NbLLMError("this reply fits no schema: ask with schema=, or --schema in a cell; reply.text is its text")
+            raise NbLLMError(
+                "this reply fits no schema: ask with schema=, or --schema in a cell; reply.text is its text"
+            )
         if self.finish_reason != "end":
             hint = CUT.get(self.finish_reason, "ask again")
-            raise NbLLMError(f"this reply is no whole JSON, since it was cut ({self.finish_reason}): {hint}; reply.text "
-                             "has what there is")  # fmt: skip
+            raise NbLLMError(
+                f"this reply is no whole JSON, since it was cut ({self.finish_reason}): {hint}; "
+                "reply.text has what there is"
+            )
         return self.schema.value(self.text)
 
     def frame(self):

@@ -137,7 +137,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 
 class Measuring(NodeTransformer):
-    """Has every literal and the result of every filter, comparison and slice measured, and `a ~ b` joined by `concat`."""
+    """Has every literal and the result of every filter, comparison and slice measured,
+    and `a ~ b` joined by `concat`."""
 
     def measure(self, node):
         self.generic_visit(node)

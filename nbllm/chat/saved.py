@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 from nbllm.chat.transcript import Answer, Transcript
@@ -25,6 +25,7 @@ LARGEST = 256 << 20  # bytes that are read of a file, at most
 HEADER = 1024  # bytes of the first line, at most
 FIELDS = {"system": {"content"}, "user": {"content"}, "assistant": {"content", "reasoning_content", "stats"}}
 COUNTS = {field.name: (int,) if field.type is int else (int, float) for field in fields(Stats)}
+LATER = {field.name: field.default for field in fields(Stats) if field.default is not MISSING}  # not in every file
 
 
 def save(transcript: Transcript, path):
@@ -137,7 +138,7 @@ def _with_stats(message):
 
 
 def _stats(path, value, at):
-    numbers = value if isinstance(value, dict) else {}
+    numbers = LATER | value if isinstance(value, dict) else {}
     if numbers.keys() != COUNTS.keys() or not all(
         type(numbers[name]) in kinds and 0 <= numbers[name] < 1e12 for name, kinds in COUNTS.items()
     ):

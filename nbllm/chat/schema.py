@@ -90,7 +90,9 @@ def _read(path):
     try:
         path = path.expanduser()
         if not path.is_file():
-            raise OptionError(f"there is no schema {str(path)!r}: name a variable, a class, list[Class], or a JSON file")
+            raise OptionError(
+                f"there is no schema {str(path)!r}: name a variable, a class, list[Class], or a JSON file"
+            )
         with path.open("rb") as file:
             schema = json.loads(file.read(LARGEST * 4))
     except OptionError:

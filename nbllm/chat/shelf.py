@@ -34,8 +34,8 @@ class Shelf:
     def asking(self, cell: str | None):
         """What is asked meanwhile is the question of this cell of a notebook.
 
-        What it asked before in this conversation is taken back first, with all that came after; unless nothing comes of the
-        new question. Gives how many exchanges after its own that were.
+        What it asked before in this conversation is taken back first, with all that came after; unless nothing comes of
+        the new question. Gives how many exchanges after its own that were.
         """
         transcript, before = self.current, self.current.messages
         asked = self._questions.get(cell)

@@ -6,7 +6,7 @@ Knows nothing of where it is shown.
 from nbllm.chat.svg import Drawing
 from nbllm.chat.transcript import Transcript
 
-HEAD = ("turn", "read", "reused", "written", "first token", "tokens/s", "question")
+HEAD = ("turn", "read", "reused", "written", "guessed", "first token", "tokens/s", "question")
 NUMBERS = HEAD[:-1]
 FIRST = 40  # characters of a question that are shown
 MOST = 60  # turns that are drawn, the last
@@ -24,9 +24,10 @@ def rows(transcript: Transcript) -> list[tuple[str, ...]]:
     made = []
     turns = zip(transcript.messages[::2], transcript.messages[1::2], strict=True)
     for number, (question, answer) in enumerate(turns, 1):
-        stats, told = getattr(answer, "stats", None), ("",) * 5
+        stats, told = getattr(answer, "stats", None), ("",) * 6
         if stats:
-            counts = (stats.prompt_tokens - stats.reused_tokens, stats.reused_tokens, stats.generated_tokens)
+            read = (stats.prompt_tokens - stats.reused_tokens, stats.reused_tokens)
+            counts = (*read, stats.generated_tokens, stats.guessed_tokens)
             told = (*map(str, counts), f"{stats.prefill_seconds:.2f} s", f"{stats.decode_per_second:.1f}")
         words = " ".join(question["content"][: 4 * FIRST].split())
         made.append((str(number), *told, words if len(words) <= FIRST else f"{words[:FIRST]}..."))

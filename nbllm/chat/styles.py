@@ -66,8 +66,8 @@ GPT4ALL = Style(
         ("### Instruction:\n", "\n"),
         ("### Prompt:\n", "\n"),
         ("### Response:\n", "\n"),
-        "### Instruction:\nThe prompt below is a question to answer, a task to complete, or a conversation to respond to; "
-        "decide which and write an appropriate response.\n",
+        "### Instruction:\nThe prompt below is a question to answer, a task to complete, or a conversation to "
+        "respond to; decide which and write an appropriate response.\n",
     ),
     ("### Prompt:", "### Instruction:"),
 )
@@ -77,8 +77,8 @@ VICUNA = Style(
         ("", " "),
         ("USER: ", " "),
         ("ASSISTANT: ", None),
-        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
-        "and polite answers to the user's questions. ",
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+        "detailed, and polite answers to the user's questions. ",
     ),
     ("USER:",),
 )

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from nbllm.errors import NbLLMError
 from nbllm.runtime.events import StopFlag
 
-# How often a wait looks up, in seconds: a lock that waits cannot be interrupted on Windows, and elsewhere a signal that comes
-# just before the lock does is seen only when the wait ends.
+# How often a wait looks up, in seconds: a lock that waits cannot be interrupted on Windows, and elsewhere a signal that
+# comes just before the lock does is seen only when the wait ends.
 WAIT = 0.1
 
 
 @dataclass(frozen=True)
 class Queued:
-    """The job waits for its turn; so many come before it. Told when it is submitted and whenever one of these has ended."""
+    """The job waits for its turn; so many come before it. Told when it is submitted and whenever one of these has
+    ended."""
 
     ahead: int
 
@@ -127,8 +128,8 @@ class Worker:
     def submit(self, job, follower=None) -> Handle:
         """Queue a job: a generator function that is given the stop flag and yields events.
 
-        follower : who is told everything at once, by the methods `event(event)` and `end(error or None)`. They are called
-        on the worker's thread, but for the first `Queued`, and must not raise.
+        follower : who is told everything at once, by the methods `event(event)` and `end(error or None)`. They are
+        called on the worker's thread, but for the first `Queued`, and must not raise.
 
         Raises
         ------

@@ -181,7 +181,9 @@ class Window:
         start, stop, _ = key.indices(self._file.size)
         if not self._start <= start <= stop <= self._start + len(self._held):
             end = max(stop, min(start + WINDOW, self._file.size))
-            self._held = self._file.read(self._file.start + start, self._file.start + end).tobytes() if start < stop else b""
+            self._held = (
+                self._file.read(self._file.start + start, self._file.start + end).tobytes() if start < stop else b""
+            )
             self._start = start
         return self._held[start - self._start : stop - self._start]
 

@@ -226,7 +226,9 @@ def joined(parts, names, sizes, columns=()):
         for name in names:
             record = part.records.get(name)
             if record != first.records.get(name):
-                part.cursor.fail(f"tensor {short(name)} is not as in {first.file.path.name!r}", at=record and record.offset)
+                part.cursor.fail(
+                    f"tensor {short(name)} is not as in {first.file.path.name!r}", at=record and record.offset
+                )
     for name, record in first.records.items():
         if not names[name]:
             continue

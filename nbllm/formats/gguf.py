@@ -189,7 +189,8 @@ class _Cursor(Cursor):
         return texts
 
     def _short_strings(self, count):
-        """As `strings`, of part of them, several times faster; None unless every string is under 256 bytes and without NUL.
+        """As `strings`, of part of them, several times faster;
+        None unless every string is under 256 bytes and without NUL.
 
         A vocabulary has hundreds of thousands of strings. Reading one byte of each length, decoding all of them at
         once with NUL between them, and splitting there, costs a fraction of as many calls.

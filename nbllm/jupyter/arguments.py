@@ -69,10 +69,14 @@ PARSERS = {
     "%chat fix": _parser("%chat fix"),
     "%chat retry": _parser("%chat retry", question=False),
 }
-PARSERS["%%chat"].add_argument("-e", "--each", metavar="NAME", help="ask about each row of this column, table or list; the "
-                               "answers are kept as a column. In the cell, {} is the row and {name} what it has of a column")
-PARSERS["%%chat"].add_argument("--bg", action="store_true", help="do not wait: the reply is written while other cells run; "
-                               "the cell's value, or what --out names, follows and stops it")
+PARSERS["%%chat"].add_argument(
+    "-e", "--each", metavar="NAME", help="ask about each row of this column, table or list; the answers are kept as "
+    "a column. In the cell, {} is the row and {name} what it has of a column",
+)  # fmt: skip
+PARSERS["%%chat"].add_argument(
+    "--bg", action="store_true", help="do not wait: the reply is written while other cells run; the cell's value, or "
+    "what --out names, follows and stops it",
+)  # fmt: skip
 PARSERS["%%chat"].add_argument("--raw", action="store_true",
                                help="leave {name} as it is, also where it names a variable")  # fmt: skip
 

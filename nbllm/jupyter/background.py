@@ -1,7 +1,7 @@
 """`%%chat --bg`: a reply that no cell waits for, and the handle by which later cells follow it.
 
-Shown, the handle is the reply's output, which grows while other cells run. It is painted on the worker's thread, as events
-come. Knows nothing of how a reply is asked for, and of its output only what any has.
+Shown, the handle is the reply's output, which grows while other cells run. It is painted on the worker's thread, as
+events come. Knows nothing of how a reply is asked for, and of its output only what any has.
 """
 
 import asyncio

@@ -47,7 +47,8 @@ def answer(shell, job, given, filled=None):
 
 
 def background(shell, job, given, filled):
-    """Run a job that answers while other cells run. Its handle goes where the options say, or is returned, to be shown."""
+    """Run a job that answers while other cells run. Its handle goes where the options say, or is returned,
+    to be shown."""
     from nbllm.jupyter.background import Background
     from nbllm.jupyter.session import session
 
@@ -61,6 +62,12 @@ def background(shell, job, given, filled):
 def likely(given) -> int:
     """How many likely tokens are told beside each: only of a reply that is kept."""
     return ALTERNATIVES if given.out is not None or getattr(given, "bg", False) else 0
+
+
+def asking_cell(shell) -> str | None:
+    """Which cell of a notebook a question is of, where running a cell again takes the conversation back to it."""
+    asking = getattr(getattr(shell, "kernel", None), "asking_cell", None)
+    return asking() if asking else None
 
 
 def next_cell(shell, kind, text):
@@ -146,7 +153,9 @@ def _fix(shell, argument):
     current = session(config)
     above, filled = attached(given.attached, names(shell), config.describe)
     given.code = True
-    job = current.ask(above + failure.question(), current.sampling(**options), given.system, given.new)
+    job = current.ask(
+        above + failure.question(), current.sampling(**options), given.system, given.new, cell=asking_cell(shell)
+    )
     answer(shell, job, given, filled)
 
 
@@ -270,7 +279,8 @@ class Command:
 COMMANDS = {
     "new": Command(_change(lambda shelf, name: shelf.new(name or None)), "new [NAME]", "start a new conversation"),
     "list": Command(_list, "list", "the conversations of this session"),
-    "switch": Command(_change(lambda shelf, name: shelf.switch(name)), "switch NAME", "go on with another conversation"),
+    "switch": Command(_change(lambda shelf, name: shelf.switch(name)), "switch NAME",
+                      "go on with another conversation"),
     "branch": Command(_change(lambda shelf, name: shelf.branch(name or None)), "branch [NAME]",
                       "go on in a copy of the conversation"),
     "undo": Command(_change(lambda shelf, number: shelf.undo(_count(number))), "undo [N]",

@@ -27,8 +27,8 @@ from nbllm.text import Text
 from nbllm.runtime.events import Done, Packing, Prefill
 
 INTERVAL = 0.06  # seconds between updates: more often freezes browsers, which render the whole reply each time
-# Each update of a notebook carries the whole text again, so a reply is shown as often as this many bytes a token allow, and
-# every PAUSE seconds in any case. ENVELOPE is what Jupyter's messages have beside the text.
+# Each update of a notebook carries the whole text again, so a reply is shown as often as this many bytes a token allow,
+# and every PAUSE seconds in any case. ENVELOPE is what Jupyter's messages have beside the text.
 RATE, PAUSE, ENVELOPE = 110, 2.0, 1000
 ONE_AHEAD = "waiting for the request before it"
 _CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}  # no escapes in terminals
@@ -198,8 +198,11 @@ class Output:
         self._painted = float("inf")  # `finish` follows, and paints the end at once
         return True
 
-    _TAKE = {Queued: _queued, Pulling: _pulling, Loading: _loading, Packing: _packing, Copying: _copying, Answering: _answering,
-             Mapped: _mapped, Prefill: _prefill, Thought: _thought, Text: _text, Notice: _notice, Done: _done}
+    _TAKE = {
+        Queued: _queued, Pulling: _pulling, Loading: _loading, Packing: _packing, Copying: _copying,
+        Answering: _answering, Mapped: _mapped, Prefill: _prefill, Thought: _thought, Text: _text, Notice: _notice,
+        Done: _done,
+    }  # fmt: skip
 
 
 class NotebookOutput(Output):

@@ -39,5 +39,7 @@ def each(shell, config, given, options, prompt, schema=None):
             shell.user_ns[given.out] = rows.results
     progress = rows.progress
     if progress.done < progress.total:
-        raise Stopped(f"Stopped after {progress.done} of {progress.total} rows; run the cell again to go on from there.")
+        raise Stopped(
+            f"Stopped after {progress.done} of {progress.total} rows; run the cell again to go on from there."
+        )
     return rows.results if given.out is None else None

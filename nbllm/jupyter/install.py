@@ -26,7 +26,8 @@ def install(user=False, sys_prefix=False, prefix=None, name=None, display_name=N
     user, sys_prefix, prefix
         Where: this user's Jupyter folder, this Python's environment, or any prefix. At most one.
     name, display_name : str
-        What Jupyter calls it on the command line, and in its menus; by default made of the model's name if there is one.
+        What Jupyter calls it on the command line, and in its menus; by default made of the model's name if there is
+        one.
     model : str or path, optional
         The model of its notebooks: a name or a path, as `nbllm.load` takes it; by default the one in their settings.
 
@@ -57,11 +58,15 @@ def install(user=False, sys_prefix=False, prefix=None, name=None, display_name=N
         spec["display_name"] = display_name or spec["display_name"]
         (copy / "kernel.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
         try:
-            return Path(KernelSpecManager().install_kernel_spec(str(copy), name or NAME, user=place is None, prefix=place))
+            return Path(
+                KernelSpecManager().install_kernel_spec(str(copy), name or NAME, user=place is None, prefix=place)
+            )
         except ValueError as error:
             raise OptionError(str(error)) from error
         except OSError as error:
-            raise NbLLMError(f"the kernelspec cannot be written: {error}; give another place, --user for one") from error
+            raise NbLLMError(
+                f"the kernelspec cannot be written: {error}; give another place, --user for one"
+            ) from error
 
 
 def _source() -> Path:

@@ -7,7 +7,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 
 from nbllm.errors import NbLLMError, OptionError
 from nbllm.jupyter.arguments import parse
-from nbllm.jupyter.commands import COMMANDS, HELP, answer, background, likely, usage
+from nbllm.jupyter.commands import COMMANDS, HELP, answer, asking_cell, background, likely, usage
 from nbllm.jupyter.completion import matcher
 from nbllm.jupyter.config import NbLLM, settings
 from nbllm.jupyter.failures import Failures
@@ -46,7 +46,8 @@ class ChatMagics(Magics):
         if not prompt.strip():
             raise NbLLMError("the prompt is empty: write it below the %%chat line")
         above, also = attached(given.attached, names(self.shell), config.describe)
-        job = current.ask(above + prompt, sampling, given.system, given.new, fits, likely(given))
+        running = asking_cell(self.shell)
+        job = current.ask(above + prompt, sampling, given.system, given.new, fits, likely(given), running)
         if given.bg:
             return background(self.shell, job, given, {**also, **filled})
         answer(self.shell, job, given, {**also, **filled})

@@ -26,13 +26,15 @@ _INLINE = re.compile(
     re.VERBOSE,
 )
 
-# A dollar that is money. A backslash alone is not enough: Markdown takes it away, and then JupyterLab and nbconvert look
-# for mathematics in what is left. They do not look across an element, so this brings one, with nothing to see in it.
+# A dollar that is money. A backslash alone is not enough: Markdown takes it away, and then JupyterLab and nbconvert
+# look for mathematics in what is left. They do not look across an element, so this brings one, with nothing to see in
+# it.
 DOLLAR = "\\$*\u2060*"
 
 
 def _math(text, dollars):
-    text = text.replace("<", r"\lt ").replace("](", "] (").replace("]:", "] :")  # were it no mathematics, no link either
+    # were it no mathematics, no link either
+    text = text.replace("<", r"\lt ").replace("](", "] (").replace("]:", "] :")
     return dollars + text + dollars
 
 
@@ -56,7 +58,8 @@ def _inline(match):
 
 
 def markdown(text: str) -> str:
-    """`text` rewritten for a notebook. A code fence that is open at the end is closed, so that what follows is not code."""
+    """`text` rewritten for a notebook. A code fence that is open at the end is closed,
+    so that what follows is not code."""
     parts, prose = [], []  # prose: lines since the last fence
     closing = None  # the pattern that closes the open fence
     for line in LINE.findall(text.replace("\r\n", "\n").replace("\r", "\n")):

@@ -1,8 +1,9 @@
 """Block types as the kernels read them, where these want a block's bits in another order than the file has them.
 
-The blocks of 256 columns become eight of 32 with their scales in 8 bits; fifth and third bits, and pairs of bits, stand as the
-unpacking steps of `kernels_src/matmul.py` want them. Every function takes the blocks of some rows as they are in the file,
-uint8 (rows, blocks, bytes), and returns uint8 (rows, blocks, other bytes). Knows nothing of groups of rows or of files.
+The blocks of 256 columns become eight of 32 with their scales in 8 bits; fifth and third bits, and pairs of bits, stand
+as the unpacking steps of `kernels_src/matmul.py` want them. Every function takes the blocks of some rows as they are in
+the file, uint8 (rows, blocks, bytes), and returns uint8 (rows, blocks, other bytes). Knows nothing of groups of rows or
+of files.
 """
 
 import numpy as np
@@ -137,7 +138,9 @@ def q3_k(blocks):
 
 
 def q2_k(blocks):
-    return _joined(blocks, blocks[..., 80:], blocks[..., :16].reshape(len(blocks), -1, 2), _pairs(_q2_codes(blocks[..., 16:80])))
+    return _joined(
+        blocks, blocks[..., 80:], blocks[..., :16].reshape(len(blocks), -1, 2), _pairs(_q2_codes(blocks[..., 16:80]))
+    )
 
 
 def iq4_xs(blocks):

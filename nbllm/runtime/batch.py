@@ -1,7 +1,7 @@
 """Many replies at once: they share each pass over the weights, and the cache of what their prompts have in common.
 
-A reply joins as soon as there is room and leaves when it is done, in any step. Each gets the same tokens as it would alone,
-since a token's logits do not depend on what else is in its step. Knows token ids and no text.
+A reply joins as soon as there is room and leaves when it is done, in any step. Each gets the same tokens as it would
+alone, since a token's logits do not depend on what else is in its step. Knows token ids and no text.
 """
 
 import time
@@ -57,8 +57,10 @@ class Batch:
         """
         ids = self._engine.checked_prompt(ids)
         if self._pages(ids, sampling) > self._engine.cache.pages:
-            raise ContextFullError(f"the prompt has {len(ids)} tokens, and with its reply does not fit in the cache of "
-                                   f"{self._engine.cache.pages * PAGE} positions; shorten it, or give more room")  # fmt: skip
+            raise ContextFullError(
+                f"the prompt has {len(ids)} tokens, and with its reply does not fit in the cache of "
+                f"{self._engine.cache.pages * PAGE} positions; shorten it, or give more room"
+            )
         self._waiting.append(Row(key, ids, sampling, end_ids, constraint))
 
     def step(self, stop):
@@ -102,7 +104,8 @@ class Batch:
         self._engine.close()
 
     def _admit(self):
-        """Let those in for whom there is room; what has ended goes only now, since they may go on from its beginning."""
+        """Let those in for whom there is room; what has ended goes only now,
+        since they may go on from its beginning."""
         ended = [key for key, generation in self._running.items() if generation.done]
         for key in ended:
             del self._reserved[key]
@@ -118,8 +121,8 @@ class Batch:
             sequence = self._engine.cache.fork(alike.sequence, shared) if alike else Sequence()
             self._waiting.popleft()
             self._running[row.key] = Generation(
-                sequence, row.ids, row.sampling, self._engine.vocab_size, self._engine.context, row.end_ids, row.constraint,
-                guessing=False,
+                sequence, row.ids, row.sampling, self._engine.vocab_size, self._engine.context, row.end_ids,
+                row.constraint, guessing=False,
             )  # fmt: skip
             self._reserved[row.key] = pages
         for key in ended:

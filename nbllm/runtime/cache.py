@@ -1,7 +1,8 @@
 """The key/value cache: pages of positions, and the sequences that they are given to.
 
-A page has room for PAGE positions of every layer. Sequences take pages as they grow and give them back as they are cut, so
-several share one cache whatever their lengths; those that begin alike share pages, too, until one of them writes to one.
+A page has room for PAGE positions of every layer. Sequences take pages as they grow and give them back as they are cut,
+so several share one cache whatever their lengths; those that begin alike share pages, too, until one of them writes to
+one.
 Knows what keys and values look like, and not what they mean.
 """
 
@@ -20,7 +21,8 @@ class Sequence:
     Attributes
     ----------
     tokens : list of int
-        The ids whose keys and values are in the cache. It may be cut at its end at any time, and then goes on from there.
+        The ids whose keys and values are in the cache. It may be cut at its end at any time, and then goes on from
+        there.
     pages : list of int
         Numbers of the pages that they lie in, PAGE in each.
     """
@@ -40,8 +42,8 @@ class Cache:
     positions : int
         Room for so many, of all sequences together.
     bits : int
-        16 for half precision; 8 for 8-bit numbers with one scale for a head of a position, which takes about half the memory; 32
-        for the numbers as they were computed.
+        16 for half precision; 8 for 8-bit numbers with one scale for a head of a position, which takes about half the
+        memory; 32 for the numbers as they were computed.
 
     Attributes
     ----------

@@ -9,8 +9,8 @@ ROOT = Path("/")
 def groups(controller: str) -> Iterator[tuple[Path, bool]]:
     """The folders of the process's own group and of those around it, and whether they are of the first version.
 
-    In a container the path may be that of another view of the tree; then only the root of the container's own is found. A
-    folder need not exist, nor have a limit. None where there are no control groups.
+    In a container the path may be that of another view of the tree; then only the root of the container's own is found.
+    A folder need not exist, nor have a limit. None where there are no control groups.
 
     controller : as Linux names it, "cpu" or "memory"
     """

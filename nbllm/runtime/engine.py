@@ -1,11 +1,11 @@
 """The engine: token ids in, events out.
 
-It owns a model's packed weights, its activations and its key/value cache, and runs steps. It knows no text, owns no thread,
-and must be used by one thread at a time; every compiled call leaves the GIL free and obeys a stop flag.
+It owns a model's packed weights, its activations and its key/value cache, and runs steps. It knows no text, owns no
+thread, and must be used by one thread at a time; every compiled call leaves the GIL free and obeys a stop flag.
 
-The cache keeps the tokens of the last run. Whatever prefix a new run shares with it is not computed again, which changes
-nothing but the time: a logit's bits do not depend on how the tokens before it were divided into steps, nor on what other
-sequences were in these.
+The cache keeps the tokens of the last run. Whatever prefix a new run shares with it is not computed again, which
+changes nothing but the time: a logit's bits do not depend on how the tokens before it were divided into steps, nor on
+what other sequences were in these.
 """
 
 import time
@@ -219,15 +219,15 @@ class Engine:
         Parameters
         ----------
         parts : list of (Sequence, list of int, int)
-            A sequence, the ids that follow its tokens, and of how many of these, the last, the logits are wanted. At most
-            MAX_TOKENS ids and MAX_OUTPUTS logits altogether.
+            A sequence, the ids that follow its tokens, and of how many of these, the last, the logits are wanted. At
+            most MAX_TOKENS ids and MAX_OUTPUTS logits altogether.
         stop : StopFlag
 
         Returns
         -------
         (float32 (outputs, vocab_size), float32 (outputs, vocab_size / PEAK)) or None
-            The logits, and the largest of every PEAK of them, or not a number where one is not finite: views that the next
-            step overwrites. None if the flag stopped it; the sequences are then as before.
+            The logits, and the largest of every PEAK of them, or not a number where one is not finite: views that the
+            next step overwrites. None if the flag stopped it; the sequences are then as before.
 
         Raises
         ------
@@ -248,9 +248,9 @@ class Engine:
         self._work.fill(0)
         stopped = self._kernel.step(
             self._table, self._consts, self._angles, self.weights.data, self._f, self._x, self._xd, self._xs, self._xm,
-            self._xl, self._xr, *self.cache.arrays, self.cache.bits, self._scratch, self._peaks, stop.array, self._meeting,
-            self._work, np.array(where).ravel(), np.array(spans), np.array(pages), np.array(picked, np.int64), split,
-            self.threads,
+            self._xl, self._xr, *self.cache.arrays, self.cache.bits, self._scratch, self._peaks, stop.array,
+            self._meeting, self._work, np.array(where).ravel(), np.array(spans), np.array(pages),
+            np.array(picked, np.int64), split, self.threads,
         )  # fmt: skip
         if stopped:
             return None
@@ -322,4 +322,7 @@ def _within(name, value, low, high, default):
 
 
 def _too_long(n, context):
-    return f"the prompt has {n} tokens, the context room for {context} and a reply: shorten it, or load with a larger context."
+    return (
+        f"the prompt has {n} tokens, the context room for {context} and a reply: shorten it, or load with a larger "
+        "context."
+    )

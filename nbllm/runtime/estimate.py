@@ -26,8 +26,8 @@ ADVICE = "free some, or use a smaller model (`nbllm models` says which fit)"
 class Shape:
     """The numbers of a model that decide what it takes. Where `width` is 0, its activations are not known.
 
-    layers, kv_heads, head_dim : of the cache; heads, width, hidden, vocab : of the activations; experts : of a mixture of them
-    what a token's choices take.
+    layers, kv_heads, head_dim : of the cache; heads, width, hidden, vocab : of the activations; experts : of a mixture
+    of them what a token's choices take.
     """
 
     layers: int
@@ -149,8 +149,9 @@ def fit(
     if context == own:
         return own, None
     return context, (
-        f"The context is {context:,} tokens instead of the model's {own:,}, which would take {gb(model.cache(own, bits))} of "
-        f"the {gb(free)} of memory that are free; --context or %config NbLLM.context sets another."
+        f"The context is {context:,} tokens instead of the model's {own:,}, which would take "
+        f"{gb(model.cache(own, bits))} of the {gb(free)} of memory that are free; "
+        "--context or %config NbLLM.context sets another."
     )
 
 

@@ -38,13 +38,15 @@ class Token:
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts in tokens, times in seconds."""
+    """Counts in tokens, times in seconds. `guessed_tokens` of the generated ones took no step of their own: they had
+    been guessed, and came true."""
 
     prompt_tokens: int
     reused_tokens: int
     generated_tokens: int
     prefill_seconds: float
     decode_seconds: float
+    guessed_tokens: int = 0
 
     @property
     def prefill_per_second(self) -> float:

@@ -1,6 +1,7 @@
 """One reply being written: what the next step must compute for it, and what its logits come to.
 
-Computes nothing itself, so that one reply, or many at once, can be written by the same steps. Knows token ids and no text.
+Computes nothing itself, so that one reply, or many at once, can be written by the same steps. Knows token ids and no
+text.
 """
 
 import time
@@ -43,8 +44,10 @@ class Generation:
         The last event, once there is one.
     """
 
-    def __init__(self, sequence, ids, sampling, vocab_size, context, end_ids=frozenset(), constraint=None, alternatives=0,
-                 guessing=True):  # fmt: skip
+    def __init__(
+        self, sequence, ids, sampling, vocab_size, context, end_ids=frozenset(), constraint=None, alternatives=0,
+        guessing=True,
+    ):  # fmt: skip
         self.sequence = sequence
         self.ids = ids
         self.done = None
@@ -58,7 +61,7 @@ class Generation:
         self._lookup = Lookup(ids)
         self._size = FIRST_TOKENS
         self._guesses = []
-        self._generated = 0
+        self._generated = self._guessed = 0
         self._begun, self._read = time.perf_counter(), None  # when the prompt had been read
 
     @property
@@ -70,7 +73,8 @@ class Generation:
         return Prefill(len(self.sequence.tokens), len(self.ids), self._reused)
 
     def part(self, most=MAX_TOKENS) -> tuple[list[int], int]:
-        """At most so many ids that are to be computed next, and of how many of them, the last, the logits are wanted."""
+        """At most so many ids that are to be computed next, and of how many of them, the last,
+        the logits are wanted."""
         at = len(self.sequence.tokens)
         if self.reading:
             ids = self.ids[at : at + min(self._size, most)]
@@ -83,7 +87,8 @@ class Generation:
     def take(self, logits, peaks, seconds, stop):
         """Take what the step gave for the part, and how long it took; yields Prefill, Token, Done.
 
-        logits : float32 (outputs, vocab_size), peaks : float32 (outputs, vocab_size / PEAK), as `Engine.step` gives them
+        logits : float32 (outputs, vocab_size), peaks : float32 (outputs, vocab_size / PEAK), as `Engine.step` gives
+        them
         """
         if self.reading:
             yield self.progress()
@@ -102,6 +107,7 @@ class Generation:
                 yield self.end("end")
                 return
             self._generated += 1
+            self._guessed += row > 0
             self._lookup.push(id)
             yield Token(id, *(likeliest(logits[row], peaks[row], id, self._alternatives) if self._alternatives else ()))
             if self._generated == self._most:
@@ -121,7 +127,8 @@ class Generation:
         """The last event."""
         now = time.perf_counter()
         prefill, decode = (now - self._begun, 0.0) if self.reading else (self._read - self._begun, now - self._read)
-        self.done = Done(Stats(len(self.ids), self._reused, self._generated, prefill, decode), reason)
+        stats = Stats(len(self.ids), self._reused, self._generated, prefill, decode, self._guessed)
+        self.done = Done(stats, reason)
         return self.done
 
     def _guess(self, room):

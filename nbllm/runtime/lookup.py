@@ -1,9 +1,10 @@
 """Guesses what comes next from what was there before, and learns whether guessing pays.
 
-A step for a few tokens takes hardly longer than one for a single token, since the weights are read once. So where the last
-tokens stood in the text before, what followed them there is put into the step along with the new token (prompt lookup,
-Saxena 2023). Whatever the model would not have chosen is dropped: the text is the same, token for token, because a token's
-logits do not depend on what else is in its step. Knows nothing of models; it is told what came of its guesses.
+A step for a few tokens takes hardly longer than one for a single token, since the weights are read once. So where the
+last tokens stood in the text before, what followed them there is put into the step along with the new token (prompt
+lookup, Saxena 2023). Whatever the model would not have chosen is dropped: the text is the same, token for token,
+because a token's logits do not depend on what else is in its step. Knows nothing of models; it is told what came of its
+guesses.
 """
 
 GRAM = 3  # tokens that must have stood together before

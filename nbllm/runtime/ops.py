@@ -105,7 +105,9 @@ def choose(features, present, wanted=None) -> Variant:
     if wanted and wanted not in names:
         raise CpuError(f"NBLLM_ISA={wanted} is not known; choose one of {', '.join(names)}, or unset it.")
     if wanted and wanted not in present:
-        raise CpuError(f"NBLLM_ISA={wanted} was not built here; there are {', '.join(present)}. Unset it to use the best.")
+        raise CpuError(
+            f"NBLLM_ISA={wanted} was not built here; there are {', '.join(present)}. Unset it to use the best."
+        )
     passed_over = ""
     for variant in VARIANTS:
         if variant.name not in present or wanted not in (None, "", variant.name):
@@ -117,7 +119,9 @@ def choose(features, present, wanted=None) -> Variant:
             reason = "NBLLM_ISA asks for it" if wanted else "the best that this processor runs" + passed_over
             return Variant(variant.name, variant.needs, variant.fused, reason)
         passed_over = passed_over or f"; {variant.name} needs {', '.join(missing)}"
-    raise CpuError("No compiled kernels are installed for this processor; install nbllm again with a C++ compiler present.")
+    raise CpuError(
+        "No compiled kernels are installed for this processor; install nbllm again with a C++ compiler present."
+    )
 
 
 _chosen = None
@@ -166,7 +170,8 @@ def _quota():
 
 
 def _quota_of(group):
-    """[processors that one control group allows] or []: `cpu.max` holds "QUOTA PERIOD", two files do in the first version."""
+    """[processors that one control group allows] or []: `cpu.max` holds "QUOTA PERIOD",
+    two files do in the first version."""
     names = ("cpu.max",) if (group / "cpu.max").exists() else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
     if not all((group / name).exists() for name in names):
         return []

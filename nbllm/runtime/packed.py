@@ -1,8 +1,8 @@
 """Weights laid out for the kernels: groups of sixteen rows, block by block, at the file's own bit width.
 
-In a group, the numbers that sixteen rows have at the same place stand beside each other, so that one load brings a value
-for each of the sixteen lanes. The layout is the same for every instruction set; `kernels_src/matmul.py` reads it. Rows are
-filled up to a multiple of sixteen with zeros. Knows block layouts, and no architecture.
+In a group, the numbers that sixteen rows have at the same place stand beside each other, so that one load brings a
+value for each of the sixteen lanes. The layout is the same for every instruction set; `kernels_src/matmul.py` reads it.
+Rows are filled up to a multiple of sixteen with zeros. Knows block layouts, and no architecture.
 """
 
 import math
@@ -60,8 +60,8 @@ class Layout:
     Parameters
     ----------
     parts : tuple of (int, int, int)
-        The parts of a block: where one begins and ends, and how many bytes of a row stand together in the packed form. A
-        group holds one part of all its blocks, then the next.
+        The parts of a block: where one begins and ends, and how many bytes of a row stand together in the packed form.
+        A group holds one part of all its blocks, then the next.
     elements : int
         Columns of a block.
     arranged : callable, optional
@@ -178,7 +178,9 @@ class Packer:
         columns = tensor.shape[-1]
         rows = math.prod(tensor.shape[:-1]) if order is None else len(order)
         if columns % 32:
-            raise ModelFileError(f"tensor {tensor.name!r} has {columns} columns, not a multiple of 32: nbllm cannot run it.")
+            raise ModelFileError(
+                f"tensor {tensor.name!r} has {columns} columns, not a multiple of 32: nbllm cannot run it."
+            )
         matrix = Matrix(
             kind.id, self.size, _group_bytes(LAYOUTS[kind.name], columns), -(-rows // ROWS), rows, columns
         )
@@ -187,10 +189,11 @@ class Packer:
         return matrix
 
     def lookup(self, tensor, matrix=None):
-        """What `rows` reads a tensor's rows from: the matrix packed from it, if there is one, or else a copy of the rows.
+        """What `rows` reads a tensor's rows from: the matrix packed from it, if there is one,
+        or else a copy of the rows.
 
-        Bits that were rearranged are not brought back, so such rows are kept a second time; only those that are looked up
-        are ever read from the disk.
+        Bits that were rearranged are not brought back, so such rows are kept a second time; only those that are looked
+        up are ever read from the disk.
         """
         if matrix and LAYOUTS[tensor.block_type.name].arranged is None:
             return matrix

@@ -1,7 +1,8 @@
 """A model as the table of stages that the kernel `step` runs, and the memory that its activations need.
 
-An architecture (`models/`) says here, once, what a layer does; afterwards a step is one compiled call. The numbers of the
-stages and their columns are those of `kernels_src/step.py`. Knows no architecture, no weights' values and no tokens.
+An architecture (`models/`) says here, once, what a layer does; afterwards a step is one compiled call. The numbers of
+the stages and their columns are those of `kernels_src/step.py`. Knows no architecture, no weights' values and no
+tokens.
 """
 
 from dataclasses import dataclass
@@ -64,7 +65,8 @@ class Linear:
 class Experts:
     """A mixture of experts: `count` of them, of which each token chooses `used`, with `hidden` activations each.
 
-    normalised : whether the probabilities of the chosen ones are made to add up to 1.  router : gives the experts' logits.
+    normalised : whether the probabilities of the chosen ones are made to add up to 1.  router : gives the experts'
+    logits.
     gate, up, down : the matrices of all experts, one below the other.
     """
 
@@ -80,8 +82,9 @@ class Experts:
 
 @dataclass(frozen=True)
 class Bench:
-    """Room for a mixture of experts: for each token its logits, the shared expert's and its choices; the list of experts; and
-    for each choice of a token its row of what goes into the experts, of the activations within, and of what they give."""
+    """Room for a mixture of experts: for each token its logits, the shared expert's and its choices; the list of
+    experts; and for each choice of a token its row of what goes into the experts, of the activations within, and of
+    what they give."""
 
     logits: Slot
     shared: Slot
@@ -158,7 +161,8 @@ class Program:
         )  # fmt: skip
 
     def linear(self, linear: Linear, source: Slot, target: Slot, add=False, outputs=False, barrier=True):
-        """target = matrix @ source + biases, or target + that. Without a barrier the next stage must not need the target."""
+        """target = matrix @ source + biases, or target + that.
+        Without a barrier the next stage must not need the target."""
         biases = linear.biases.offset if linear.biases else -1
         self._product(linear.matrix, linear.matrix.groups, source, target, add, biases, -1, outputs, barrier)
 
@@ -173,8 +177,9 @@ class Program:
         )  # fmt: skip
 
     def attention(
-        self, layer, heads: Heads, q: Slot, k: Slot, v: Slot, target: Slot, scale=None, window=None, cap=0.0, table=(0, 1)
-    ):
+        self, layer, heads: Heads, q: Slot, k: Slot, v: Slot, target: Slot, scale=None, window=None, cap=0.0,
+        table=(0, 1),
+    ):  # fmt: skip
         """Turn q and k by rope, keep k and v in the cache, and attend to the positions up to each token's own.
 
         Parameters
@@ -192,8 +197,8 @@ class Program:
         half = heads.rotated // 2
         self._add(
             ROPE_KEEP,
-            [q.base, k.base, v.base, heads.count, heads.kv_count, heads.dim, place, self._const(scale or heads.dim**-0.5),
-             half, q.width, k.width, table[1] * 2 * half, table[0] * 2 * half],
+            [q.base, k.base, v.base, heads.count, heads.kv_count, heads.dim, place,
+             self._const(scale or heads.dim**-0.5), half, q.width, k.width, table[1] * 2 * half, table[0] * 2 * half],
         )  # fmt: skip
         result = 32 + heads.dim  # floats of a partial result
         own = self.threads * (8 * PAGE + (8 + MOST_QUERIES) * result)
@@ -222,7 +227,8 @@ class Program:
         return Bench(self.slot(experts.count), self.slot(32), self.slot(4 * SIDE), table, *rows)
 
     def mixture(self, experts: Experts, bench: Bench, source: Slot, target: Slot, kind, shared=None):
-        """target += what the experts that a token chooses make of source: down @ (activation(gate @ source) * (up @ source)).
+        """target += what the experts that a token chooses make of source:
+        down @ (activation(gate @ source) * (up @ source)).
 
         Parameters
         ----------

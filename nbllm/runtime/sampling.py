@@ -25,24 +25,28 @@ def penalise(logits, recent, penalty):
     with np.errstate(over="ignore"):
         changed = np.where(seen <= 0, seen * penalty, seen / penalty)
     largest = np.finfo(np.float32).max
-    logits[ids] = np.where(np.isinf(seen), seen, np.clip(changed, -largest, largest))  # -inf is a token that is not allowed
+    # -inf is a token that is not allowed
+    logits[ids] = np.where(np.isinf(seen), seen, np.clip(changed, -largest, largest))
 
 
 def top_k(logits, peaks, k):
     """Ids of the k largest logits (all for k = 0), falling; of equal logits the smaller id comes first.
 
-    logits: float32 (vocab,), peaks: float32 (vocab / PEAK,), the largest of each block -> int64 (min(k, vocab) or vocab,)
+    logits: float32 (vocab,), peaks: float32 (vocab / PEAK,), the largest of each block -> int64 (min(k, vocab) or
+    vocab,)
     """
     if not 0 < k < logits.size:
         return np.argsort(-logits, kind="stable")
     ids = candidates(logits, peaks, k)
     values = logits[ids]
-    kept = np.flatnonzero(values >= np.partition(values, -k)[-k])  # (k or more,): a tie at the border brings more than k
+    # (k or more,): a tie at the border brings more than k
+    kept = np.flatnonzero(values >= np.partition(values, -k)[-k])
     return ids[kept[np.argsort(-values[kept], kind="stable")[:k]]]
 
 
 def candidates(logits, peaks, k):
-    """Ids, rising, among which the k largest logits are: those of the blocks whose peak is among the k largest peaks."""
+    """Ids, rising, among which the k largest logits are: those of the blocks whose peak is among the k largest
+    peaks."""
     if k >= peaks.size:
         return np.arange(logits.size)
     blocks = np.flatnonzero(peaks >= np.partition(peaks, -k)[-k])  # (k or more,)

@@ -164,7 +164,9 @@ def test_when_the_client_dies_the_work_stops(client, tiny_model, tmp_path):
         for at, answer in enumerate(nbllm.Map(range(100_000), {str(tiny_model)!r}, max_tokens=8)._there(client)):
             print(at, flush=True)
     """)
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
         assert process.stdout.readline() == b"0\n"
         assert waiting(client) > 0
         process.kill()

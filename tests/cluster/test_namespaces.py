@@ -52,8 +52,8 @@ def scheduler(tiny_model, tmp_path_factory):
             ip("-n", host, "link", "set", f"{host}i", "up")
             ip("-n", host, "link", "set", "lo", "up")
         file = tmp_path_factory.mktemp("scheduler") / "scheduler.json"
-        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", f"{NET}.1", "--port", "0", "--no-dashboard",
-                   "--scheduler-file", file]  # fmt: skip
+        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", f"{NET}.1", "--port", "0",
+                   "--no-dashboard", "--scheduler-file", file]  # fmt: skip
         started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
         while not file.exists():
             assert started[0].poll() is None, "the scheduler did not start"
@@ -72,8 +72,8 @@ def scheduler(tiny_model, tmp_path_factory):
 
 
 def worker(host, address, **environment):
-    command = ["ip", "netns", "exec", host, sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1",
-               "--no-dashboard", "--no-nanny", "--death-timeout", "60"]  # fmt: skip
+    command = ["ip", "netns", "exec", host, sys.executable, "-m", "distributed.cli.dask_worker", address,
+               "--nthreads", "1", "--no-dashboard", "--no-nanny", "--death-timeout", "60"]  # fmt: skip
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | environment)
 
 

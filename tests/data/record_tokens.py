@@ -4,7 +4,8 @@
 
 Run once, with llama-cpp-python 0.3.36 and nbllm installed; the tests read only what it wrote. The second argument is a
 folder with llama.cpp's ggml-vocab-NAME.gguf, .inp and .out, as llama-cpp-python's source distribution has it. Only
-those that may be shipped are read; what cutting the others need is recorded with the vocabulary of GPT-2 in their place.
+those that may be shipped are read; what cutting the others need is recorded with the vocabulary of GPT-2 in their
+place.
 """
 
 import json

@@ -1,4 +1,5 @@
-"""Varied strings to compare tokenizers with: code, scripts, runs of spaces, numbers, control characters, special tokens.
+"""Varied strings to compare tokenizers with: code, scripts, runs of spaces, numbers, control characters,
+special tokens.
 
 Drawn from the tables below, from alice.txt, and from the sources of this repository as they are at the time.
 """

@@ -1,8 +1,10 @@
-"""Variants that this processor does not have, or may not have: emulated, they give the very bits of the uncompiled kernels.
+"""Variants that this processor does not have, or may not have: emulated,
+they give the very bits of the uncompiled kernels.
 
-By `make test-emulated`, on Debian on an x86-64 processor with AVX2. An older processor is QEMU's (an instruction that it
-did not have ends the process); AVX-512 and AVX-VNNI, which QEMU lacks, are SIMDe's, compiled in the place of the compiler's
-own header; a 64-bit ARM processor is QEMU's, with Debian's Python for it in the folder that NBLLM_ARM64 names.
+By `make test-emulated`, on Debian on an x86-64 processor with AVX2. An older processor is QEMU's (an instruction that
+it did not have ends the process); AVX-512 and AVX-VNNI, which QEMU lacks, are SIMDe's, compiled in the place of the
+compiler's own header; a 64-bit ARM processor is QEMU's, with Debian's Python for it in the folder that NBLLM_ARM64
+names.
 """
 
 import os

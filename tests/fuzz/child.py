@@ -1,4 +1,5 @@
-"""Opens damaged models one after the other, through to a step of the engine. Runs as a process of its own, which may die.
+"""Opens damaged models one after the other, through to a step of the engine. Runs as a process of its own,
+which may die.
 
 Takes the numbers of cases from standard input and answers each with a line: its number and what came of it. Its time on
 the processor and its memory are bounded, so what takes too much of either ends it, and whoever started it sees at
@@ -42,7 +43,11 @@ def outcome(path):
             return f"ran: {done.finish_reason}"
     except NbLLMError as error:
         text = str(error)
-        return f"refused: {text}" if "\n" not in text and 20 < len(text) < 1200 else f"wrong: a message like {text[:300]!r}"
+        return (
+            f"refused: {text}"
+            if "\n" not in text and 20 < len(text) < 1200
+            else f"wrong: a message like {text[:300]!r}"
+        )
     except Exception as error:
         where = error.__traceback__
         while where.tb_next:

@@ -1,4 +1,5 @@
-"""Damages model files with a knowledge of where their fields are: lengths, counts, types, shapes, offsets, values, weights.
+"""Damages model files with a knowledge of where their fields are: lengths, counts, types, shapes, offsets, values,
+weights.
 
 Reads containers with code of its own, which shares nothing with `nbllm.formats`. All is drawn from a number, so that a
 case can be made again from it.
@@ -11,8 +12,8 @@ from functools import cache
 
 from fuzz.seeds import seeds
 
-EXTREMES = (0, 1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 255, 256, 1023, 1025, 2**16, 2**20, 2**24, 2**31 - 1, 2**31, 2**32 - 1,
-            2**32, 2**61 + 1, 2**63 - 1, 2**63, 2**64 - 32, 2**64 - 1)  # fmt: skip
+EXTREMES = (0, 1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 255, 256, 1023, 1025, 2**16, 2**20, 2**24, 2**31 - 1, 2**31,
+            2**32 - 1, 2**32, 2**61 + 1, 2**63 - 1, 2**63, 2**64 - 32, 2**64 - 1)  # fmt: skip
 FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-45, 3e38, -3e38, float("inf"), float("-inf"), float("nan"))
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # GGUF value type -> bytes
 TIGHT = ("tensors", "keys", "dimensions", "shape", "offset")  # a change of one of these is always a contradiction
@@ -51,7 +52,8 @@ class Case:
 
 @cache
 def fields(seed, part):
-    """The fields of a file before it is damaged: list of Field; and where its tensors' bytes begin, as near as matters here."""
+    """The fields of a file before it is damaged: list of Field; and where its tensors' bytes begin,
+    as near as matters here."""
     raw = seeds()[seed][part]
     return _gguf_fields(raw) if raw[:4] == b"GGUF" else _old_fields(raw)
 
@@ -120,7 +122,9 @@ def case(number):
         i = draw.randrange(len(parts))
         before = bytes(parts[i])
         known = fields(seed, i) if before == seeds()[seed][i] else None
-        told, contradicts = (draw.choice(AIMED) if known and draw.random() < 0.8 else draw.choice(BLIND))(draw, parts[i], known)
+        told, contradicts = (draw.choice(AIMED) if known and draw.random() < 0.8 else draw.choice(BLIND))(
+            draw, parts[i], known
+        )
         wrong = contradicts and bytes(parts[i]) != before if not story else False  # two changes may undo each other
         story.append(f"{told}" + (f" of part {i}" if len(parts) > 1 else ""))
     return Case(seed, [bytes(part) for part in parts], story, wrong)
@@ -163,8 +167,9 @@ def _replace_value(draw, raw, known):
     kind, value = draw.choice(places)
     new = draw.choice((
         struct.pack("<IQ", 8, 3) + b"abc", struct.pack("<IIQ", 9, 4, 0), struct.pack("<IIQ2I", 9, 4, 2, 1, 2),
-        struct.pack("<IIQQ", 9, 8, 1, 1) + b"a", struct.pack("<If", 6, draw.choice(FLOATS)), struct.pack("<I?", 7, True),
-        struct.pack("<Id", 12, draw.choice(FLOATS)), struct.pack("<IQ", 10, draw.choice(EXTREMES)),
+        struct.pack("<IIQQ", 9, 8, 1, 1) + b"a", struct.pack("<If", 6, draw.choice(FLOATS)),
+        struct.pack("<I?", 7, True), struct.pack("<Id", 12, draw.choice(FLOATS)),
+        struct.pack("<IQ", 10, draw.choice(EXTREMES)),
     ))  # fmt: skip
     raw[kind.at : value.at + value.width] = new
     return f"value at {kind.at} becomes {new[:24]!r}", False
@@ -173,7 +178,9 @@ def _replace_value(draw, raw, known):
 def _weights(draw, raw, known):
     """Some weights or scales become no numbers, infinite, or tiny."""
     start = known[1]
-    pattern = draw.choice((b"\xff\xff", b"\x00\x7c", b"\x00\xfc", b"\x01\x00", b"\x00\x00\x80\x7f", b"\x00\x00\xc0\x7f", b"\0\0"))
+    pattern = draw.choice(
+        (b"\xff\xff", b"\x00\x7c", b"\x00\xfc", b"\x01\x00", b"\x00\x00\x80\x7f", b"\x00\x00\xc0\x7f", b"\0\0")
+    )
     begin = draw.randrange(start, len(raw)) if start < len(raw) else start
     size = min(draw.choice((2, 4, 64, 4096, len(raw))), len(raw) - begin)
     raw[begin : begin + size] = (pattern * (size // len(pattern) + 1))[:size]

@@ -1,4 +1,5 @@
-"""Gives damaged model files to a process of its own and reports what became of it: `python run.py CASES [FIRST [FOLDER]]`.
+"""Gives damaged model files to a process of its own and reports what became of it:
+`python run.py CASES [FIRST [FOLDER]]`.
 
 A process that dies is a finding: the file that it died of is saved, and another process goes on with the next one.
 """
@@ -106,7 +107,9 @@ def main(cases, first=0, folder=None):
 
     counts, findings = run(range(first, first + cases), folder, report)
     print(*findings, sep="\n")
-    print(f"{counts.total():,} damaged files: " + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
+    print(
+        f"{counts.total():,} damaged files: " + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
+    )
     return bool(findings)
 
 

@@ -35,7 +35,9 @@ def names(name):
 @cache
 def seeds():
     """dict of str to list of bytes."""
-    found = {name: [models_of_2023.old_bytes(model, part) for part in range(model.parts)] for name, model in OLD.items()}
+    found = {
+        name: [models_of_2023.old_bytes(model, part) for part in range(model.parts)] for name, model in OLD.items()
+    }
     for version in (1, 2, 3):
         found[f"gguf{version}"] = [tiny_gguf.gguf_bytes(*tiny_gguf.llama(layers=1), version)]
     for kind in ("F16", "BF16", "Q4_1", "Q8_0"):
@@ -46,7 +48,10 @@ def seeds():
     found["spm"] = [tiny_gguf.gguf_bytes(spm, tensors)]
     found["bert"] = [tiny_gguf.gguf_bytes(metadata | {"tokenizer.ggml.model": "bert"}, tensors)]
     items, half = list(tensors.items()), len(tensors) // 2
-    keys = [{"split.no": np.uint16(i), "split.count": np.uint16(2), "split.tensors.count": np.int32(len(items))} for i in (0, 1)]
+    keys = [
+        {"split.no": np.uint16(i), "split.count": np.uint16(2), "split.tensors.count": np.int32(len(items))}
+        for i in (0, 1)
+    ]
     found["split"] = [
         tiny_gguf.gguf_bytes(metadata | keys[0], dict(items[:half])), tiny_gguf.gguf_bytes(keys[1], dict(items[half:]))
     ]  # fmt: skip

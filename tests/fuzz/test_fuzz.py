@@ -1,27 +1,28 @@
-"""Damaged model files never do worse than a refusal in one line: no signal, no hang, no runaway memory, no silent accept.
+"""Damaged model files never do worse than a refusal in one line: no signal, no hang, no runaway memory,
+no silent accept.
 
 `make fuzz` tries many more. Where each check is, and what holds it:
 
-| what is checked                                        | where                                   | test                      |
-|--------------------------------------------------------|-----------------------------------------|---------------------------|
-| first bytes, version, byte order, least size           | formats/open.py, gguf.py, ggjt.py, file.py | test_gguf, test_old_files |
-| numbers of tensors and keys, by what the file has room for | `Cursor.count`, `ggml.vocabulary`    | the same                  |
-| length of a text, key or name; UTF-8; not empty        | `Cursor.raw`, `Cursor.text`             | the same                  |
-| value types; arrays: element type, size; none of arrays | `gguf._Cursor.value`                   | test_gguf                 |
-| a key, or a tensor, that is there twice                | `gguf._part`, `gguf._tensors`, `ggml.records` | test_gguf, test_old_files |
-| alignment: u32, a power of two, at most 1 MiB          | `gguf._alignment`                       | test_gguf                 |
-| dimensions 1 to 4, none 0; rows of whole blocks; block type known | `gguf._tensor`, `ggml.records` | test_gguf, test_old_files |
-| offsets follow each other; all bytes within the file   | `gguf._tensors`, `ggml.records`         | test_gguf, test_old_files |
-| parts belong together                                  | `gguf.read_gguf`, `ggml.joined`         | test_gguf, test_old_files |
-| hyper-parameters: there, a number, within bounds       | `models.base.Source.number`, `ggml.header` | here, test_hyper_parameters |
-| every tensor there, in its shape, and none besides     | `models.base.Source.tensor`, `refuse_others` | here                 |
-| heads divide, rope fits in a head                      | `models.decoder.Decoder._heads`         | here                      |
-| tokens as many as rows; special ids, types, scores fit | tokenizers/base.py, spm.py, decoder.py  | here, test_tokenizer      |
-| rope's factors are finite and above 0                  | models/rope.py                          | here, FOUND               |
-| scales of before GGUF are finite                       | `eras.Era.modern`                       | test_old_files            |
-| logits are finite, whatever the weights                | runtime/sampling.py                     | here                      |
-| the file is cut, replaced or deleted meanwhile         | `file.File.read`, which never maps      | test_changing_files       |
-| memory, before it is taken                             | runtime/estimate.py                     | here: RLIMIT_AS           |
+| what is checked | where | test |
+|---|---|---|
+| first bytes, version, byte order, size | formats/open.py, gguf.py, ggjt.py, file.py | test_gguf, test_old_files |
+| numbers of tensors and keys, by what the file has room for | `Cursor.count`, `ggml.vocabulary` | the same |
+| length of a text, key or name; UTF-8; not empty | `Cursor.raw`, `Cursor.text` | the same |
+| value types; arrays: element type, size; none of arrays | `gguf._Cursor.value` | test_gguf |
+| a key, or a tensor, that is there twice | `gguf._part`, `gguf._tensors`, `ggml.records` | test_gguf, test_old_files |
+| alignment: u32, a power of two, at most 1 MiB | `gguf._alignment` | test_gguf |
+| dimensions 1 to 4, none 0; rows of whole, known blocks | `gguf._tensor`, `ggml.records` | test_gguf, test_old_files |
+| offsets follow each other; all bytes within the file | `gguf._tensors`, `ggml.records` | test_gguf, test_old_files |
+| parts belong together | `gguf.read_gguf`, `ggml.joined` | test_gguf, test_old_files |
+| hyper-parameters: there, in bounds | `models.base.Source.number`, `ggml.header` | here, test_hyper_parameters |
+| every tensor there, in its shape, and none besides | `models.base.Source.tensor`, `refuse_others` | here |
+| heads divide, rope fits in a head | `models.decoder.Decoder._heads` | here |
+| as many tokens as rows; special ids, types, scores | tokenizers/base.py, spm.py, decoder.py | here, test_tokenizer |
+| rope's factors are finite and above 0 | models/rope.py | here, FOUND |
+| scales of before GGUF are finite | `eras.Era.modern` | test_old_files |
+| logits are finite, whatever the weights | runtime/sampling.py | here |
+| the file is cut, replaced or deleted meanwhile | `file.File.read`, which never maps | test_changing_files |
+| memory, before it is taken | runtime/estimate.py | here: RLIMIT_AS |
 """
 
 import random
@@ -87,7 +88,10 @@ def test_a_case_is_made_again_from_its_number():
 
 WRONG_KINDS = {"nan": float("nan"), "infinite": float("inf"), "text": "2", "none": np.array([], np.int32),
                "two": np.array([1, 2], np.int32), "texts": ["a"], "true": True, "huge": np.uint64(2**63)}  # fmt: skip
-KEYS = [key for key in tiny_gguf.llama()[0] if key.startswith("llama.")] + ["llama.rope.scaling.type", "general.architecture"]
+KEYS = [key for key in tiny_gguf.llama()[0] if key.startswith("llama.")] + [
+    "llama.rope.scaling.type",
+    "general.architecture",
+]
 
 
 @pytest.mark.parametrize("value", WRONG_KINDS.values(), ids=WRONG_KINDS)

@@ -45,7 +45,10 @@ def test_the_cell_is_free_and_its_output_ends_as_it_would_have_alone(kernel, sta
     last = updates(asked.display, asked, waited)[-1]
     assert last["data"]["text/plain"] == alone.text == kernel.value("answer.text")
     assert last["metadata"]["nbllm"]["state"] == "done"
-    assert kernel.value("[answer.done, reply.text == answer.text, answer.reply is reply or answer.reply == reply]") == [True] * 3
+    assert (
+        kernel.value("[answer.done, reply.text == answer.text, answer.reply is reply or answer.reply == reply]")
+        == [True] * 3
+    )
 
 
 def test_without_a_name_the_handle_is_the_value_of_the_cell(kernel, start):
@@ -54,7 +57,10 @@ def test_without_a_name_the_handle_is_the_value_of_the_cell(kernel, start):
     assert not cell.of("execute_result")
     kernel.run("handle = _")
     assert kernel.run("text = handle.wait().text").reply["status"] == "ok"
-    assert kernel.value("len(handle.reply.tokens) == handle.reply.stats.generated_tokens") and kernel.value("len(handle.reply.tokens[0].alternatives)") == 5
+    assert (
+        kernel.value("len(handle.reply.tokens) == handle.reply.stats.generated_tokens")
+        and kernel.value("len(handle.reply.tokens[0].alternatives)") == 5
+    )
 
 
 def test_what_was_asked_later_waits_visibly_and_comes_after_it(kernel, start):

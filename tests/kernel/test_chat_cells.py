@@ -46,7 +46,11 @@ def test_four_hundred_tokens_of_streaming_are_sixty_kilobytes_at_most(kernel):
 def test_what_the_display_ends_with_is_the_reply_in_the_variable(kernel):
     cell = kernel.run("%%chat -o answer --max-tokens 30\nWhat is the capital of France?")
     assert kernel.value("answer.text") == cell.text != ""
-    assert kernel.value("[str(answer), answer.seed, answer.finish_reason]") == [cell.text, 1, cell.made["finish_reason"]]
+    assert kernel.value("[str(answer), answer.seed, answer.finish_reason]") == [
+        cell.text,
+        1,
+        cell.made["finish_reason"],
+    ]
     assert kernel.value("answer.stats.generated_tokens") == cell.made["generated_tokens"]
 
 
@@ -65,8 +69,10 @@ def test_the_output_says_what_made_the_reply(kernel, default_model):
 
 
 def test_the_model_is_loaded_once(fresh_kernel):
-    fresh_kernel.run("import nbllm.model as m\nloads = []\nreal = m.loading\n"
-               "def counted(*args, **named):\n    loads.append(args)\n    return real(*args, **named)\nm.loading = counted")
+    fresh_kernel.run(
+        "import nbllm.model as m\nloads = []\nreal = m.loading\n"
+        "def counted(*args, **named):\n    loads.append(args)\n    return real(*args, **named)\nm.loading = counted"
+    )
     first = fresh_kernel.run("%%chat --max-tokens 4\nhello")
     second = fresh_kernel.run("%%chat --max-tokens 4\nand again")
     assert fresh_kernel.value("len(loads)") == 1
@@ -126,7 +132,9 @@ def test_cells_their_results_and_errors_and_objects_are_put_into_the_prompt(kern
     failed = kernel.run("def half(x):\n    return x / 0\nhalf(1)")
     assert failed.reply["ename"] == "ZeroDivisionError"
     at = number + 1, number + 2
-    cell = kernel.run(f"%%chat -w half,Out[{at[0]}] --max-tokens 2\n{{In[{at[0]}]}}; {{Err[{at[1]}]}}; {{half.__name__}}")
+    cell = kernel.run(
+        f"%%chat -w half,Out[{at[0]}] --max-tokens 2\n{{In[{at[0]}]}}; {{Err[{at[1]}]}}; {{half.__name__}}"
+    )
     assert kernel.value("sent()") == (
         f"`half`:\n```\ndef half(x):\n    return x / 0\n\n```\n\n`Out[{at[0]}]`:\n```\n42\n```\n\n"
         "%pwd\n6 * 7; Traceback (most recent call last):\n"

@@ -1,4 +1,5 @@
-"""`%%chat --each`: a question about every row, with progress, an interrupt that keeps what is there, and the conversation left alone."""
+"""`%%chat --each`: a question about every row, with progress, an interrupt that keeps what is there, and the
+conversation left alone."""
 
 import pytest
 
@@ -7,7 +8,9 @@ OPTIONS = "--max-tokens 4 -t 0"
 
 @pytest.fixture
 def rows(kernel):
-    kernel.run("import pandas\ndf = pandas.DataFrame({'n': [1, 2, 3], 'text': ['cat', 'dog', 'red']}, index=list('abc'))")
+    kernel.run(
+        "import pandas\ndf = pandas.DataFrame({'n': [1, 2, 3], 'text': ['cat', 'dog', 'red']}, index=list('abc'))"
+    )
     return kernel
 
 
@@ -15,8 +18,8 @@ def test_the_answers_are_a_column_and_the_conversation_stays_as_it_is(rows):
     cell = rows.run(f"%%chat --each df.text -o found {OPTIONS}\nIs this an animal: {{text}}?")
     assert cell.reply["status"] == "ok" and cell.text.startswith("3 of 3 rows answered · ")
     rows.run("import nbllm\nfrom nbllm.jupyter import session\n"
-             "expected = [nbllm.Chat(session.running().model)(f'Is this an animal: {text}?', temperature=0, max_tokens=4).text "
-             "for text in df.text]")  # fmt: skip
+             "expected = [nbllm.Chat(session.running().model)(f'Is this an animal: {text}?', temperature=0, "
+             "max_tokens=4).text for text in df.text]")  # fmt: skip
     assert rows.value("list(found) == expected and list(found.index) == list('abc')")
     assert rows.value("__import__('nbllm.jupyter.session').jupyter.session.running().shelf.current.messages") == []
 
@@ -33,7 +36,11 @@ def test_without_a_place_for_the_row_it_stands_below_and_the_answers_are_the_cel
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("--each nothing", "there is no 'nothing'"), ("--each df", "names none of n, text"), ("--each df.n.sum", "one cannot go")],
+    [
+        ("--each nothing", "there is no 'nothing'"),
+        ("--each df", "names none of n, text"),
+        ("--each df.n.sum", "one cannot go"),
+    ],
 )
 def test_a_mistake_is_one_line(rows, line, words):
     cell = rows.run(f"%%chat {line}\nName a colour.")

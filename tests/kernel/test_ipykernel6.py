@@ -12,6 +12,8 @@ import pytest
 TESTS = Path(__file__).resolve().parents[1]
 CHOSEN = [  # what depends on ipykernel: streaming, routing, cells' names, interrupts, completion
     "kernel/test_local_llm_kernel.py::test_running_an_earlier_cell_again_takes_the_conversation_back_to_it",
+    "kernel/test_local_llm_kernel.py::test_inputs_are_what_was_typed",
+    "kernel/test_local_llm_kernel.py::test_below_commands_what_the_cursor_is_in_decides",
     "kernel/test_local_llm_kernel.py::test_is_complete_completion_and_inspection_leave_prose_alone",
     "kernel/test_local_llm_states.py::test_while_loading_while_reading_and_while_writing",
     "kernel/test_local_llm_states.py::test_while_waiting_behind_another_job_which_goes_on",

@@ -20,6 +20,21 @@ def test_prose_is_asked_as_it_was_typed_and_the_history_keeps_it(local_llm):
     assert local_llm.ask("history", hist_access_type="tail", n=1)["history"][0][2] == TRICKY
 
 
+def test_inputs_are_what_was_typed(local_llm):
+    typed = [SHORT, "Is it \"so\"?\n\nIt is.", "%%py\nx = 1", "%chat new\n\nAnd now?"]
+    for cell in typed:
+        local_llm.run(cell)
+    assert local_llm.value("[In[1:], _ih[1:], [_i1, _i2, _i3, _i4]]") == [typed] * 3
+    local_llm.run("%%py\nseen = _i, _ii, _iii")
+    assert local_llm.value("seen") == typed[:0:-1]
+    assert local_llm.run("%history -l 5").printed == "\n".join([*typed, "%%py\nseen = _i, _ii, _iii"]) + "\n"
+    local_llm.run("What is {In[2]}")
+    assert local_llm.value(f"{MESSAGES}[-2]['content']") == f"What is {typed[1]}"
+    assert local_llm.run("%%py\n%who").printed.strip() == "seen\t x"
+    local_llm.run("%reset -f")
+    assert local_llm.value("In[2]") == typed[1]
+
+
 def test_py_cells_are_python_with_their_own_line_numbers(local_llm):
     cell = local_llm.run("%%py\nimport asyncio\nawait asyncio.sleep(0)\nx = 6 * 7\nx")
     assert cell.of("execute_result")[0]["data"]["text/plain"] == "42"
@@ -105,6 +120,20 @@ def test_is_complete_completion_and_inspection_leave_prose_alone(local_llm):
     assert local_llm.ask("inspect", "%%py\nprint", 9)["found"] is True
 
 
+def test_below_commands_what_the_cursor_is_in_decides(local_llm):
+    local_llm.run("%%py\nwords = ['moon']")
+    cell = "%chat sw\n\nWhat are {words} and {wo"
+    assert local_llm.ask("complete", cell)["matches"] == ["words"]
+    assert local_llm.ask("complete", cell)["cursor_start"] == len(cell) - 2
+    assert local_llm.ask("complete", cell, len("%chat sw"))["matches"] == ["switch"]
+    assert "moon" in local_llm.ask("inspect", cell, cell.index("words"))["data"]["text/plain"]
+    assert "message to the model" in local_llm.ask("inspect", cell, cell.index("What"))["data"]["text/plain"]
+    assert "start a new conversation" in local_llm.ask("inspect", cell, len("%chat"))["data"]["text/plain"]
+    assert local_llm.ask("is_complete", "%chat new\ndon't you (think") == {"status": "complete"}
+    assert local_llm.ask("complete", "%%chat\n\nWhat are {wo")["matches"] == ["words"]
+    assert local_llm.ask("complete", "%%py\n\nwords.appe")["matches"] == ["append"]
+
+
 def test_its_kernelspec_and_its_introduction(local_llm):
     info = local_llm.ask("kernel_info")
     assert info["implementation"] == "nbllm" and info["language_info"]["name"] == "markdown"
@@ -148,6 +177,33 @@ def test_running_an_earlier_cell_again_takes_the_conversation_back_to_it(local_l
     local_llm.run("%chat retry")
     run_as(local_llm, "c", "and this")
     assert asked(local_llm) == ["one", "two again", "and this"]
+
+
+def test_every_cell_that_asks_takes_the_conversation_back_to_its_first_question(local_llm):
+    local_llm.run(SHORT)
+    run_as(local_llm, "a", "%%chat -t 0\none")
+    run_as(local_llm, "b", "%%py\nfor word in 'two', 'three':\n    get_ipython().run_cell_magic('chat', '', word)")
+    run_as(local_llm, "c", "%%py\n1 / 0")
+    run_as(local_llm, "d", "%chat fix")  # six tokens have no code, and that is said
+    fix = asked(local_llm)[3]
+    assert asked(local_llm) == ["one", "two", "three", fix] and "1 / 0" in fix
+    run_as(local_llm, "f", "Thank you.")
+    run_as(local_llm, "d", "%chat fix")
+    assert asked(local_llm) == ["one", "two", "three", fix]
+    run_as(local_llm, "e", "%chat retry")
+    run_as(local_llm, "e", "%chat retry")  # has no question of its own
+    run_as(local_llm, "b", "%%chat\nfour")
+    assert asked(local_llm) == ["one", "four"]
+    again = run_as(local_llm, "a", "%%chat\none again")
+    assert "The conversation goes on from this cell: 1 later exchange was taken back." in again.text
+    assert asked(local_llm) == ["one again"]
+    run_as(local_llm, "a", "%%chat --new\nfive")
+    assert asked(local_llm) == ["five"]
+    run_as(local_llm, "b", "six")
+    shown = run_as(local_llm, "a", "%%chat --bg -o later\nseven").of("display_data")
+    local_llm.ignored.add(shown[0]["transient"]["display_id"])  # grows during the next cell
+    local_llm.run("%%py\nlater.wait()")
+    assert asked(local_llm) == ["seven"]
 
 
 def test_a_cell_that_is_run_again_and_stopped_at_once_takes_nothing_back(local_llm):

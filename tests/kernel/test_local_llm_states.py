@@ -34,7 +34,9 @@ def test_while_loading_while_reading_and_while_writing(local_llm):
     assert stopped(local_llm, cell) == "Stopped while reading the prompt."
     local_llm.run(MANY)
     cell = local_llm.start(LONG).until(lambda cell: cell.states.count("writing") > 1)
-    assert stopped(local_llm, cell) == f"Stopped after {cell.made['generated_tokens']} tokens; the partial reply is kept."
+    assert (
+        stopped(local_llm, cell) == f"Stopped after {cell.made['generated_tokens']} tokens; the partial reply is kept."
+    )
 
 
 def test_while_laying_out_the_weights(local_llm, tmp_path):
@@ -52,7 +54,9 @@ def test_while_fetching(local_llm, tiny_model, tmp_path):
     local_llm.run(f"%%py\nimport os\nos.environ['NBLLM_MODELS'] = {str(tmp_path)!r}")
     with serve(tiny_model.read_bytes()) as server:
         server.pause = threading.Event()
-        cell = local_llm.start(f"%chat model {server.url}/tiny.gguf").until(lambda cell: "downloading" in str(cell.updates))
+        cell = local_llm.start(f"%chat model {server.url}/tiny.gguf").until(
+            lambda cell: "downloading" in str(cell.updates)
+        )
         assert stopped(local_llm, cell).startswith("Stopped while downloading ")
 
 

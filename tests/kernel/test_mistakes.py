@@ -91,7 +91,11 @@ def test_a_setting_out_of_range_is_told_when_it_is_used_and_can_be_mended(kernel
 
 def test_without_a_model_and_offline_the_line_names_both_ways(tmp_path, monkeypatch):
     monkeypatch.setenv("NBLLM_MODELS", str(tmp_path / "models"))
-    for name, value in {"PIP_INDEX_URL": "http://127.0.0.1:9", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": "/dev/null"}.items():
+    for name, value in {
+        "PIP_INDEX_URL": "http://127.0.0.1:9",
+        "PIP_RETRIES": "0",
+        "PIP_CONFIG_FILE": "/dev/null",
+    }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)

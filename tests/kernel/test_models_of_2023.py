@@ -6,8 +6,8 @@ import models_of_2023
 import pytest
 
 KINDS = (
-    "llama-ggml", "llama-ggmf1", "llama-ggjt1", "llama-ggjt2", "llama-ggjt3", "llama-gguf1", "llama-gguf2", "llama-split",
-    "gptj-q0", "gptj-q1", "gptj-q2", "gptj-gguf3",
+    "llama-ggml", "llama-ggmf1", "llama-ggjt1", "llama-ggjt2", "llama-ggjt3", "llama-gguf1", "llama-gguf2",
+    "llama-split", "gptj-q0", "gptj-q1", "gptj-q2", "gptj-gguf3",
 )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Nothing that a model, a file or a conversation says becomes markup: a Jupyter kernel publishes Markdown and plain text only."""
+"""Nothing that a model, a file or a conversation says becomes markup:
+a Jupyter kernel publishes Markdown and plain text only."""
 
 import ast
 import re
@@ -28,7 +29,8 @@ def hostile(tmp_path_factory):
     metadata = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.merges": [], "general.name": HOSTILE.format("name")}
     path = tiny_gguf.write_llama(folder / "<b>bold<b>.gguf", metadata=metadata, context=2048)
     with Kernel() as kernel:
-        code = f"%load_ext nbllm\n%config NbLLM.model = {str(path)!r}\n%config NbLLM.seed = 1\n%config NbLLM.max_tokens = 30"
+        code = f"%load_ext nbllm\n%config NbLLM.model = {str(path)!r}\n%config NbLLM.seed = 1\n"
+        code += "%config NbLLM.max_tokens = 30"
         assert kernel.run(code).reply["status"] == "ok"
         yield kernel, folder
 
@@ -41,7 +43,11 @@ def assert_inert(bundle):
     found = TAG.search(markup)
     assert not found, markup[max(0, found.start() - 80) : found.start() + 80]
     assert "<img" not in bundle.get(PICTURE, "")
-    assert set(bundle) <= PLAIN | {PICTURE, WIDGET} and set(bundle.get(WIDGET, {})) <= {"version_major", "version_minor", "model_id"}
+    assert set(bundle) <= PLAIN | {PICTURE, WIDGET} and set(bundle.get(WIDGET, {})) <= {
+        "version_major",
+        "version_minor",
+        "model_id",
+    }
 
 
 def published(cell):
@@ -53,16 +59,20 @@ def test_all_commands_publish_markdown_and_plain_text_only(hostile):
     kernel, folder = hostile
     talk = folder / "talk.jsonl"
     arguments = {
-        "switch": "main", "save": repr(str(talk)), "load": repr(str(talk)), "export": repr(str(folder / "talk.md")), "undo": "",
-        "new": HOSTILE.format("new"), "branch": HOSTILE.format("branch"),
+        "switch": "main", "save": repr(str(talk)), "load": repr(str(talk)), "export": repr(str(folder / "talk.md")),
+        "undo": "", "new": HOSTILE.format("new"), "branch": HOSTILE.format("branch"),
     }  # fmt: skip
     cells = [kernel.run(f"%%chat\n{HOSTILE.format('question')}"), kernel.run("%%chat\nagain\n"), kernel.run("1/0")]
-    order = ["save", "load", "export", *(name for name in COMMANDS if name not in arguments), "undo", "branch", "new", "list"]
+    order = [
+        "save", "load", "export", *(name for name in COMMANDS if name not in arguments), "undo", "branch", "new",
+        "list",
+    ]  # fmt: skip
     cells += [kernel.run(f"%chat {name} {arguments.get(name, '')}") for name in order]
     told = [cell.reply["evalue"] for cell in cells[3:] if cell.reply["status"] == "error"]
     assert [line for line in told if "no block of Python" not in line] == []  # which `%chat fix` says of such a reply
     bundles = [bundle for cell in cells for bundle in published(cell)]
-    assert any("<img" in bundle["text/plain"] for bundle in published(cells[0]))  # else there is nothing to be seen here
+    # else there is nothing to be seen here
+    assert any("<img" in bundle.get("text/plain", "") for bundle in published(cells[0]))
     assert any("alert" in bundle["text/plain"] for bundle in published(cells[-1]))
     for bundle in bundles:
         assert_inert(bundle)

@@ -78,7 +78,7 @@ def test_stats_are_a_picture_and_a_table(kernel):
             for line in table["text/markdown"].splitlines()[4:]]  # fmt: skip
     assert rows == [
         [str(n + 1), str(one["prompt_tokens"] - one["reused_tokens"]), str(one["reused_tokens"]),
-         str(one["generated_tokens"]), f"{one['prefill_seconds']:.2f} s",
+         str(one["generated_tokens"]), str(one["guessed_tokens"]), f"{one['prefill_seconds']:.2f} s",
          f"{one['generated_tokens'] / one['decode_seconds']:.1f}", f"question / {asked}"]
         for n, (one, asked) in enumerate(zip(made, (3, 5), strict=True))
     ]  # fmt: skip
@@ -115,7 +115,7 @@ def test_a_terminal_gets_plain_text():
 
     shell = InteractiveShell()
     answer = Answer(role="assistant", content="yes")
-    answer.stats = Stats(10, 4, 8, 0.5, 2.0)
+    answer.stats = Stats(10, 4, 8, 0.5, 2.0, 3)
     try:
         turns = [{"role": "user", "content": "is it?"}, answer, {"role": "user", "content": "and?"}, {"content": "no"}]
         session.session(settings(shell)).shelf.conversations["1"] = Transcript(None, turns)
@@ -124,6 +124,6 @@ def test_a_terminal_gets_plain_text():
     finally:
         session.close()
     assert [line.split() for line in shown.stdout.splitlines()[2:]] == [
-        ["1", "6", "4", "8", "0.50", "s", "4.0", "is", "it?"], ["2", "and?"],
+        ["1", "6", "4", "8", "3", "0.50", "s", "4.0", "is", "it?"], ["2", "and?"],
     ]  # fmt: skip
     assert shown.outputs == []

@@ -54,11 +54,16 @@ def test_the_demo_runs_streams_and_keeps_its_replies(models, tmp_path):
         assert set(output.data) == {"text/plain", "text/markdown"} and output.data["text/plain"].strip() in shown
     last, follow_up = (output.metadata["nbllm"] for output in outputs[3:5])
     assert follow_up["reused_tokens"] >= last["prompt_tokens"] + last["generated_tokens"] - 1
-    table = next(cell for cell in notebook.cells if "the article" in cell.source and cell.cell_type == "code").outputs[0].data["text/markdown"]
+    table = (
+        next(cell for cell in notebook.cells if "the article" in cell.source and cell.cell_type == "code")
+        .outputs[0]
+        .data["text/markdown"]
+    )
     seconds = [f"{output.metadata['nbllm']['prefill_seconds'] + output.metadata['nbllm']['decode_seconds']:.1f} seconds"
                for output in outputs[:4]]
     assert [row.split("|")[2:4] for row in table.splitlines()[2:]] == [
-        [f" {article} ", f" {here} "] for article, here in zip(["10 minutes", "half an hour", "2 hours", "hours"], seconds)
+        [f" {article} ", f" {here} "]
+        for article, here in zip(["10 minutes", "half an hour", "2 hours", "hours"], seconds)
     ]  # fmt: skip
     assert str(executed) in shown.splitlines()[-1] and "make lab" in shown.splitlines()[-1]
 
@@ -68,20 +73,34 @@ def test_the_demo_is_committed_without_outputs():
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
 
 
-def test_the_demo_of_objects_and_tokens_runs_and_is_committed_with_what_it_shows(models, tmp_path):
+def test_the_demo_of_structured_output_runs_and_is_committed_with_what_it_shows(models, tmp_path):
     pytest.importorskip("llguidance", reason="replies that fit a schema need the extra `grammar`")
-    source = DEMOS / "02_objects_and_tokens.ipynb"
+    source = DEMOS / "02_structured_output.ipynb"
     run(sys.executable, str(DEMOS / "run.py"), str(source), str(tmp_path / "executed.ipynb"))
     executed, committed = (nbformat.read(path, as_version=4) for path in (tmp_path / "executed.ipynb", source))
     assert [output.data["text/plain"] for output in replies(executed)] == [
         output.data["text/plain"] for output in replies(committed)
     ]  # fmt: skip
-    cells = [cell for cell in executed.cells if cell.get("outputs")]
-    shown = {cell.source: [set(output.data) for output in cell.outputs] for cell in cells}
-    assert shown["answer.tokens"] == [{"text/plain", "image/svg+xml"}]
-    assert shown["%chat stats"] == [{"text/plain", "image/svg+xml"}, {"text/plain", "text/markdown"}]
-    frame = next(cell for cell in cells if "frame" in cell.source).outputs[0]
+    frame = next(cell for cell in executed.cells if "frame()" in cell.source and cell.cell_type == "code").outputs[0]
     assert frame.data["text/plain"].split() == "name age city 1 Tom 29 Porto 0 Anna 34 Lisbon 2 Rosa 61 Faro".split()
+
+
+def test_the_demo_of_probabilities_and_guesses_runs_and_is_committed_with_what_it_shows(models, tmp_path):
+    source = DEMOS / "07_probabilities_and_guesses.ipynb"
+    run(sys.executable, str(DEMOS / "run.py"), str(source), str(tmp_path / "executed.ipynb"))
+    executed, committed = (
+        {cell.source: cell.outputs for cell in nbformat.read(path, as_version=4).cells if cell.get("outputs")}
+        for path in (tmp_path / "executed.ipynb", source)
+    )
+    assert executed.keys() == committed.keys()
+    (table,) = (each for each in committed if "compare(question)" in each)
+    for each in committed.keys() - {table, "%chat stats"}:  # these two tell times
+        # what is printed comes in as many pieces as time makes of it
+        assert "".join(map(said, executed[each])) == "".join(map(said, committed[each]))
+    assert [set(output.data) for output in executed["answer.tokens"]] == [{"text/plain", "image/svg+xml"}]
+    for shown in (executed, committed):
+        copied = shown[table][0].data["text/plain"].splitlines()[1].removeprefix("a list again").split()
+        assert int(copied[0]) == 61 and int(copied[1]) > 0
 
 
 def test_the_demo_of_a_column_runs_and_is_committed_with_what_it_shows(models, tmp_path):
@@ -89,8 +108,12 @@ def test_the_demo_of_a_column_runs_and_is_committed_with_what_it_shows(models, t
     source = DEMOS / "06_a_column_and_a_cluster.ipynb"
     run(sys.executable, str(DEMOS / "run.py"), str(source), str(tmp_path / "executed.ipynb"))
     results = [
-        [output.data["text/plain"] for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", ())
-         if "data" in output]
+        [
+            output.data["text/plain"]
+            for cell in nbformat.read(path, as_version=4).cells
+            for output in cell.get("outputs", ())
+            if "data" in output
+        ]
         for path in (tmp_path / "executed.ipynb", source)
     ]
     assert results[0] == results[1] and results[0][1] == "True"
@@ -104,7 +127,11 @@ def test_the_demo_of_the_local_llm_kernel_runs_and_is_committed_with_what_it_sho
     source = DEMOS / "03_local_llm.ipynb"
     run(sys.executable, str(DEMOS / "run.py"), str(source), str(tmp_path / "executed.ipynb"))
     executed, committed = (
-        [[said(output) for output in cell.outputs] for cell in nbformat.read(path, as_version=4).cells if "outputs" in cell]
+        [
+            [said(output) for output in cell.outputs]
+            for cell in nbformat.read(path, as_version=4).cells
+            if "outputs" in cell
+        ]
         for path in (tmp_path / "executed.ipynb", source)
     )
     assert executed == committed
@@ -127,7 +154,9 @@ def test_the_demo_of_the_panel_runs_and_is_committed_with_its_transcript(models,
         (answer,) = replies(notebook)
         assert "application/vnd.jupyter.widget-view+json" in widget.data
         assert transcript.data["text/plain"].startswith("user: Write two sentences about the sea.\n\nassistant: ")
-        assert transcript.data["text/plain"].endswith(f"user: Now say it in one sentence.\n\nassistant: {answer.data['text/plain']}")
+        assert transcript.data["text/plain"].endswith(
+            f"user: Now say it in one sentence.\n\nassistant: {answer.data['text/plain']}"
+        )
     assert executed.cells[2].outputs[1].data == committed.cells[2].outputs[1].data
     run(sys.executable, "-m", "nbconvert", "--to", "html", str(target))
     assert "<p>Write two sentences about the sea.</p>" in target.with_suffix(".html").read_text(encoding="utf-8")

@@ -13,7 +13,9 @@ RUN = ("unit/test_engine.py", "unit/test_products.py", "unit/test_architectures.
 
 
 def library(name):
-    return subprocess.run(["c++", f"-print-file-name={name}"], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["c++", f"-print-file-name={name}"], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def main(folder, tests):

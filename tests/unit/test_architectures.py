@@ -80,7 +80,9 @@ def test_sequences_in_one_step_get_the_bits_that_they_get_alone(tmp_path):
     path = architectures.write(STAGES["qwen2moe"], tmp_path / "model.gguf")
     with open_model(path) as gguf:
         engine = Engine(gguf, threads=2, room=1024)
-        alone = [engine.step([(Sequence(), IDS[start : start + 9], 9)], engine._stop)[0].copy() for start in (0, 50, 100)]
+        alone = [
+            engine.step([(Sequence(), IDS[start : start + 9], 9)], engine._stop)[0].copy() for start in (0, 50, 100)
+        ]
         parts = [(Sequence(), IDS[start : start + 9], 9) for start in (0, 50, 100)]
         together = engine.step(parts, engine._stop)[0]
     assert np.array_equal(together, np.concatenate(alone))
@@ -130,7 +132,9 @@ def test_a_tensor_that_the_architecture_does_not_know_is_refused(tmp_path):
     with open_model(architectures.write(MODELS["llama"], tmp_path / "model.gguf")) as gguf:
         tensor = gguf.tensors["blk.0.attn_norm.weight"]
         gguf.tensors["blk.0.attn_sinks.weight"] = replace(tensor, name="blk.0.attn_sinks.weight")
-        with pytest.raises(ModelFileError, match="'blk.0.attn_sinks.weight', which nbllm does not compute with for 'llama'"):
+        with pytest.raises(
+            ModelFileError, match="'blk.0.attn_sinks.weight', which nbllm does not compute with for 'llama'"
+        ):
             Engine(gguf)
 
 

@@ -37,7 +37,8 @@ def test_logits_are_those_that_other_programs_recorded(name, tmp_path):
     ids, logits = oracle_models.recorded(name)
     with open_model(oracle_models.write(name, tmp_path / "model.gguf")) as gguf:
         ours = Engine(gguf).logits(ids)
-    # Keys and values are kept in half precision here and in float32 there; the tied model's logits are three times as large.
+    # Keys and values are kept in half precision here and in float32 there; the tied model's logits are three times as
+    # large.
     assert np.abs(ours - logits).max() < max(0.05, oracle_models.tolerance(name))
     assert np.array_equal(ours.argmax(1), logits.argmax(1))
 
@@ -60,11 +61,14 @@ def test_guessing_changes_nothing_but_the_number_of_steps(engine, sampling, monk
     steps, step = [], engine._step
     monkeypatch.setattr(engine, "_step", lambda ids, *rest: steps.append(len(ids)) or step(ids, *rest))
     monkeypatch.setattr(lookup.Lookup, "_pays", lambda self: True)
-    guessed, _ = run(engine, prompt, sampling)
+    guessed, done = run(engine, prompt, sampling)
+    written = [size for at, size in enumerate(steps) if sum(steps[:at]) >= len(prompt)]  # the steps after the prompt's
+    assert done.stats.guessed_tokens == 50 - 1 - len(written)
     assert max(steps[2:]) > 1 and (sampling.temperature or len(steps) < 40)
     engine.guessing = False
     engine.tokens = []
-    assert run(engine, prompt, sampling)[0] == guessed
+    again, done = run(engine, prompt, sampling)
+    assert again == guessed and done.stats.guessed_tokens == 0
     engine.guessing = True
     for most in range(1, 9):  # the reply's end cuts guesses, too
         assert run(engine, prompt, sampling.updated(max_tokens=most))[0] == guessed[:most]
@@ -159,7 +163,8 @@ def test_a_following_turn_reads_only_its_new_tokens(engine):
     reply, _ = run(engine, PROMPT)
     ids = PROMPT + reply + [5, 6, 7]
     _, done = run(engine, ids)
-    assert (done.stats.prompt_tokens, done.stats.reused_tokens) == (len(ids), len(ids) - 4)  # the last was never computed
+    # the last was never computed
+    assert (done.stats.prompt_tokens, done.stats.reused_tokens) == (len(ids), len(ids) - 4)
 
 
 def test_a_reply_ends_for_a_reason(engine):
@@ -225,7 +230,9 @@ def test_a_bad_prompt_is_refused_before_anything_is_computed(engine, ids, error,
     assert engine.tokens == []
 
 
-@pytest.mark.parametrize("option", [{"context": 0}, {"context": 257}, {"context": True}, {"threads": 0}, {"threads": 1.5}])
+@pytest.mark.parametrize(
+    "option", [{"context": 0}, {"context": 257}, {"context": True}, {"threads": 0}, {"threads": 1.5}]
+)
 def test_an_engine_out_of_range_is_refused(tiny_model, option):
     with open_model(tiny_model) as gguf, pytest.raises(OptionError, match=next(iter(option))):
         Engine(gguf, **option)

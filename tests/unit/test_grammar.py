@@ -65,7 +65,9 @@ def written(model, schema, seed, prompt="x", guessing=True, **sampling):
     """The text and the reason to end."""
     model.engine.guessing = guessing
     constraint = grammar.constraint(schema, model.tokenizer, prompt)
-    options = {"temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0, "max_tokens": None, "repeat_penalty": 1} | sampling
+    options = {
+        "temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0, "max_tokens": None, "repeat_penalty": 1,
+    } | sampling  # fmt: skip
     text, reason = "", None
     for event in model.generate(prompt, constraint=constraint, seed=seed, **options):
         text += event.text if isinstance(event, Text) else ""

@@ -28,7 +28,10 @@ CASES = {
     "{x}{x} {y}": ("33 {x} {0} $HOME", {"x": True, "y": True}),
     "{größe}": ("1.5", {"größe": True}),
     "[{empty}]": ("[]", {"empty": True}),
-    "{thing.size} {x.real.imag} {y.upper.nothing}": ("5 0 {y.upper.nothing}", {"thing.size": True, "x.real.imag": True}),
+    "{thing.size} {x.real.imag} {y.upper.nothing}": (
+        "5 0 {y.upper.nothing}",
+        {"thing.size": True, "x.real.imag": True},
+    ),
     "{In[1]} = {Out[1]}; {Err[7]}": ("1 + 1 = 2; ValueError: no", {"In[1]": True, "Out[1]": True, "Err[7]": True}),
     "": ("", {}),
 }  # fmt: skip

@@ -1,4 +1,5 @@
-"""Kept caches: the conversation goes on bit for bit, nothing is read again, and no file does more than be left unused."""
+"""Kept caches: the conversation goes on bit for bit, nothing is read again,
+and no file does more than be left unused."""
 
 import hashlib
 import json

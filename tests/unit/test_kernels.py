@@ -1,4 +1,5 @@
-"""The compiled kernels give the very bits of the uncompiled ones, and the bits of a token do not depend on its company."""
+"""The compiled kernels give the very bits of the uncompiled ones,
+and the bits of a token do not depend on its company."""
 
 import importlib
 from functools import cache
@@ -51,7 +52,12 @@ def test_steps_have_the_bits_of_the_uncompiled_kernels(run, variant, expected):
 def test_a_tokens_bits_depend_neither_on_steps_nor_on_threads(run, variant, tmp_path):
     kernel, path = ops.load(variant), kernel_runs.write_model(tmp_path, run)
     one_by_one = kernel_runs.logits(kernel, path, [1] * 150)
-    for threads, steps in (1, [32] * 4 + [22]), (2, [1] * 150), (3, [2, 3, 4, 5, 27, 31, 32, 21, 2, 1, 7, 15]), (2, [4, 30, 1, 32] * 2):
+    for threads, steps in (
+        (1, [32] * 4 + [22]),
+        (2, [1] * 150),
+        (3, [2, 3, 4, 5, 27, 31, 32, 21, 2, 1, 7, 15]),
+        (2, [4, 30, 1, 32] * 2),
+    ):
         got = kernel_runs.logits(kernel, path, steps, threads)
         assert np.array_equal(got, one_by_one[: len(got)]), (threads, steps)
 

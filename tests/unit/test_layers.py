@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "nbllm"
-LAYERS = ("errors", "_kernels", "formats", "tokenizers", "runtime", "catalogue", "text", "model", "bench", "chat", "jupyter", "cli")
+LAYERS = (
+    "errors", "_kernels", "formats", "tokenizers", "runtime", "catalogue", "text", "model", "bench", "chat",
+    "jupyter", "cli",
+)  # fmt: skip
 FREE = {"__init__", "__main__"}  # the package itself, and its way to the command line
 NOTEBOOK = {"IPython", "ipykernel", "ipywidgets", "traitlets"}  # only jupyter/ may know these
 

@@ -1,4 +1,5 @@
-"""What a process has is given back, and other processes and a full disk do no harm. NBLLM_ROUNDS makes the first test longer."""
+"""What a process has is given back, and other processes and a full disk do no harm.
+NBLLM_ROUNDS makes the first test longer."""
 
 import errno
 import gc

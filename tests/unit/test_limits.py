@@ -1,4 +1,5 @@
-"""The kernels that measure the machine: compiled, they compute what the uncompiled ones do, so they did all the work."""
+"""The kernels that measure the machine: compiled, they compute what the uncompiled ones do,
+so they did all the work."""
 
 from importlib import import_module
 
@@ -8,7 +9,9 @@ import pytest
 from nbllm.runtime import ops
 
 RUNNABLE = [
-    variant.name for variant in ops.VARIANTS if variant.name in ops.built() and all(map(ops.cpu_features().get, variant.needs))
+    variant.name
+    for variant in ops.VARIANTS
+    if variant.name in ops.built() and all(map(ops.cpu_features().get, variant.needs))
 ]
 MACHINES = [("python", 1)] + [(name, threads) for name in RUNNABLE for threads in (1, 2, 3)]
 

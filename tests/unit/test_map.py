@@ -93,7 +93,10 @@ def test_a_row_that_fails_is_an_error_in_its_place(model, library):
     column = library.Series(texts) if library else texts
     answers = list(nbllm.map(column, model, progress=False, **OPTIONS))
     assert isinstance(answers[1], OptionError) and isinstance(answers[2], ContextFullError)
-    assert [answers[0], answers[3]] == [alone(model, texts[:1])[0], nbllm.Chat(model)("d", **OPTIONS | {"seed": 8}).text]
+    assert [answers[0], answers[3]] == [
+        alone(model, texts[:1])[0],
+        nbllm.Chat(model)("d", **OPTIONS | {"seed": 8}).text,
+    ]
 
 
 def test_nothing_is_nothing(model):
@@ -122,13 +125,18 @@ def test_after_an_interrupt_the_same_call_goes_on(model, monkeypatch):
     again = nbllm.Map(texts, model, **options)
     assert again.results == kept  # and the seed, though none was given
     answers = again.run(progress=False)
-    assert [answer for answer, before in zip(answers, kept, strict=True) if before is not None] == list(filter(None, kept))
+    assert [answer for answer, before in zip(answers, kept, strict=True) if before is not None] == list(
+        filter(None, kept)
+    )
     assert nbllm.Map(texts, model, **options).progress.done == 0  # what came to its end is asked anew
     assert first.run(progress=False) == answers
 
 
-SCHEMA = {"type": "object", "properties": {"animal": {"type": "boolean"}, "legs": {"type": "integer", "minimum": 0, "maximum": 9}},
-          "required": ["animal", "legs"]}  # fmt: skip
+SCHEMA = {
+    "type": "object",
+    "properties": {"animal": {"type": "boolean"}, "legs": {"type": "integer", "minimum": 0, "maximum": 9}},
+    "required": ["animal", "legs"],
+}
 
 
 @dataclasses.dataclass
@@ -147,7 +155,8 @@ def roomy(tmp_path):
 def test_answers_that_fit_a_schema_are_those_that_chat_would_get(roomy):
     model = roomy
     alone = [
-        nbllm.Chat(model)(text, schema=SCHEMA, **OPTIONS | {"seed": 5 + n, "max_tokens": 60}).value for n, text in enumerate(TEXTS)
+        nbllm.Chat(model)(text, schema=SCHEMA, **OPTIONS | {"seed": 5 + n, "max_tokens": 60}).value
+        for n, text in enumerate(TEXTS)
     ]
     answers = nbllm.map(TEXTS, model, schema=SCHEMA, progress=False, **OPTIONS | {"max_tokens": 60})
     assert answers == alone and all(type(answer["animal"]) is bool for answer in answers)
@@ -162,7 +171,9 @@ def test_objects_become_a_table_with_typed_columns(roomy, library):
     table = nbllm.map(column, model, schema=SCHEMA, progress=False, **OPTIONS | {"max_tokens": 60})
     assert type(table) is library.DataFrame and list(table.columns) == ["animal", "legs"]
     assert [str(kind).lower() for kind in table.dtypes] in (["bool", "int64"], ["boolean", "int64"])
-    cut = nbllm.map(library.Series([*TEXTS, None]), model, schema=SCHEMA, progress=False, **OPTIONS | {"max_tokens": 60})
+    cut = nbllm.map(
+        library.Series([*TEXTS, None]), model, schema=SCHEMA, progress=False, **OPTIONS | {"max_tokens": 60}
+    )
     assert list(cut.columns) == ["animal", "legs", "error"] and "row 6 has no text" in list(cut["error"])[-1]
     short = nbllm.map(column, model, schema=SCHEMA, progress=False, **OPTIONS | {"max_tokens": 2})
     assert all("cut (length)" in error for error in short["error"])

@@ -29,7 +29,10 @@ CASES = {
         "[a](https://example.org) [b]( http://x.y 't') [c](mailto:a@b.c) [d](./e_f/g.md#h)\n[i]: https://example.org",
     ),
     "a link to a script": ("[a](javascript:x) [b](data:x)", r"[a\](javascript:x) [b\](data:x)"),
-    "a link to a script in disguise": ("[a](&#106;avascript:x) [b](\n JaVascript&colon;x)", "[a\\](&#106;avascript:x) [b\\](\n JaVascript&colon;x)"),
+    "a link to a script in disguise": (
+        "[a](&#106;avascript:x) [b](\n JaVascript&colon;x)",
+        "[a\\](&#106;avascript:x) [b\\](\n JaVascript&colon;x)",
+    ),
     "a script defined below": ("[a][b] [b]\n\n[b]:\njavascript:x", "[a][b] [b]\n\n[b\\]:\njavascript:x"),
     "a script after an escaped backslash": (r"[a\\](javascript:x)", r"[a\\\](javascript:x)"),
     "a script in what is no mathematics": (r"\( a $ [b](javascript:x) $ c \)", "$a $ [b] (javascript:x) $ c$"),
@@ -71,7 +74,9 @@ def test_plain_text_stays_as_it_is(text):
     assert markdown(text) == text
 
 
-@pytest.mark.parametrize("part", [r"\(", r"\[", r"\[ ", "$", "$$", "`", "``` ", "~~~\n", "<", "![", "](", "]: ", "> - 1. ", "$a"])
+@pytest.mark.parametrize(
+    "part", [r"\(", r"\[", r"\[ ", "$", "$$", "`", "``` ", "~~~\n", "<", "![", "](", "]: ", "> - 1. ", "$a"]
+)
 def test_a_hostile_reply_costs_no_more_than_seconds(part):
     since = time.monotonic()
     markdown(part * (20_000 // len(part)))

@@ -207,7 +207,9 @@ def test_a_scale_that_half_precision_cannot_hold_is_an_error_when_it_is_read(tmp
     with open_model(write(tmp_path, raw)) as file:
         tensor = file.tensors["token_embd.weight"]
         assert tensor.read(0, 18).size == 18
-        with pytest.raises(ModelFileError, match=rf"tensor 'token_embd.weight' \(from byte {start}\): a scale of its Q4_0"):
+        with pytest.raises(
+            ModelFileError, match=rf"tensor 'token_embd.weight' \(from byte {start}\): a scale of its Q4_0"
+        ):
             tensor.read()
 
 

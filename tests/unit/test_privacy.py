@@ -1,4 +1,5 @@
-"""What the user says stays in the user's notebook: not in logs, not on the network, not in files but those that are told of."""
+"""What the user says stays in the user's notebook: not in logs, not on the network,
+not in files but those that are told of."""
 
 import logging
 import os
@@ -38,9 +39,19 @@ def test_nothing_is_written_but_where_the_readme_says(tiny_model, tmp_path):
         folder.mkdir()
     drop = ("NBLLM", "XDG", "IPYTHON", "JUPYTER")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(drop)}
-    environment |= {"HOME": str(home), "TMPDIR": str(temporary), "IPYTHONDIR": str(tmp_path / "ipython"), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {
+        "HOME": str(home),
+        "TMPDIR": str(temporary),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     ran = subprocess.run(
-        [sys.executable, "-c", SESSION, str(tiny_model)], env=environment, cwd=here, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", SESSION, str(tiny_model)],
+        env=environment,
+        cwd=here,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert ran.returncode == 0, ran.stderr
     assert files(here) == {"talk.jsonl", "talk.md"} and files(temporary) == set()

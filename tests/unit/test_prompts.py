@@ -44,10 +44,10 @@ def test_a_conversation_in_a_real_template(case):
 FORMS = {  # form -> how two questions stand in it
     CHATML: "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\nSo.<|im_end|>\n<|im_start|>user\nOh.<|im_end|>\n"
     "<|im_start|>assistant\n",
-    ALPACA: "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\nWhy?\n\n### Response:\nSo.\n\n### Instruction:\nOh.\n\n### Response:\n",
-    GPT4ALL: "### Instruction:\nThe prompt below is a question to answer, a task to complete, or a conversation to respond "
-    "to; decide which and write an appropriate response.\n"
+    ALPACA: "Below is an instruction that describes a task. Write a response that appropriately completes the "
+    "request.\n\n### Instruction:\nWhy?\n\n### Response:\nSo.\n\n### Instruction:\nOh.\n\n### Response:\n",
+    GPT4ALL: "### Instruction:\nThe prompt below is a question to answer, a task to complete, or a conversation to "
+    "respond to; decide which and write an appropriate response.\n"
     "### Prompt:\nWhy?\n### Response:\nSo.\n### Prompt:\nOh.\n### Response:\n",
     VICUNA: "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
     "detailed, and polite answers to the user's questions. USER: Why? ASSISTANT: So.</s>USER: Oh. ASSISTANT:",

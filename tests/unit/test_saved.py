@@ -147,7 +147,7 @@ def with_stats(**changes):
 
 def test_how_an_answer_came_is_saved_with_it_and_is_not_part_of_the_message(tmp_path):
     answer = Answer(ASSISTANT)
-    answer.stats = Stats(9, 4, 3, 0.5, 1.25)
+    answer.stats = Stats(9, 4, 3, 0.5, 1.25, 2)
     talk = Transcript(None, [USER, answer])
     save(talk, tmp_path / "talk.jsonl")
     read = load(tmp_path / "talk.jsonl")
@@ -158,9 +158,11 @@ def test_how_an_answer_came_is_saved_with_it_and_is_not_part_of_the_message(tmp_
 @pytest.mark.parametrize("changes", [
     {"prompt_tokens": 1.5}, {"prompt_tokens": True}, {"decode_seconds": -1}, {"decode_seconds": float("inf")},
     {"decode_seconds": float("nan")}, {"prompt_tokens": "9"}, {"prompt_tokens": 10**30}, {"more": 1},
+    {"guessed_tokens": 0.5},
 ])  # fmt: skip
 def test_stats_that_are_no_such_numbers_are_one_line(changes, tmp_path):
     (tmp_path / "talk.jsonl").write_bytes(file(USER, with_stats()))
+    # as it was saved before there were guesses
     assert load(tmp_path / "talk.jsonl").messages[1].stats == Stats(9, 4, 3, 0.5, 1)
     (tmp_path / "talk.jsonl").write_bytes(file(USER, with_stats(**changes)))
     with pytest.raises(ConversationFileError, match="byte 1[0-9]+: stats are the numbers prompt_tokens, reused_tokens"):

@@ -97,7 +97,8 @@ def test_a_list_of_a_pydantic_model_and_a_dataclass_of_all_kinds_are_described()
     (Literal[1, "a"], '"a"', "a"),
     ({"type": "object"}, '{"a": [1]}', {"a": [1]}),
     (Shape, '{"name": "s", "colour": "red", "points": [{"x": 1}], "kind": "open", "made": "2024-02-29", '
-     '"tags": {"t": 1}, "other": {"x": 5}}', Shape("s", Colour.RED, [Point(1)], "open", datetime.date(2024, 2, 29), {"t": 1}, Point(5))),
+     '"tags": {"t": 1}, "other": {"x": 5}}',
+     Shape("s", Colour.RED, [Point(1)], "open", datetime.date(2024, 2, 29), {"t": 1}, Point(5))),
 ])  # fmt: skip
 def test_a_text_becomes_what_was_asked_for(what, text, value):
     made = Schema(what).value(text)

@@ -9,8 +9,10 @@ from nbllm.errors import OptionError
 def say(shelf, *questions):
     for question in questions:
         shelf.current.messages = [
-            *shelf.current.messages, {"role": "user", "content": question}, {"role": "assistant", "content": question.upper()},
-        ]  # fmt: skip
+            *shelf.current.messages,
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": question.upper()},
+        ]
 
 
 def said(shelf):

@@ -133,9 +133,11 @@ HOSTILE = {
     "search in one step": LARGE + "{{ " + " or ".join(["('a' * 999 ~ 'b') in a"] * 400) + " or 1 // 0 }}",
     "slices": LARGE + "{% for i in range(99999) %}{% set b = a[1:] %}{% endfor %}",
     "splits": LARGE + "{% for i in range(99999) %}{% set b = a.split('a') %}{% endfor %}",
-    "sorted in every step": "{% set l = range(99999) | list %}{% for i in range(99999) %}{% set b = l | sort %}{% endfor %}",
+    "sorted in every step": "{% set l = range(99999) | list %}{% for i in range(99999) %}"
+    "{% set b = l | sort %}{% endfor %}",
     "recursive loop": "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
-    "deep json": GROW.replace("range(60)", "range(50000)").replace("STEP", "{% set ns.l = [ns.l] %}") + "{{ ns.l | tojson }}",
+    "deep json": GROW.replace("range(60)", "range(50000)").replace("STEP", "{% set ns.l = [ns.l] %}")
+    + "{{ ns.l | tojson }}",
     "deep text": GROW.replace("range(60)", "range(50000)").replace("STEP", "{% set ns.l = [ns.l] %}") + "{{ ns.l }}",
     "indented": "{{ ('\n' * 4000000) | indent(2) }}",
     "long time": "{{ strftime_now('%Y' * 2000000) }}{{ 1 // 0 }}",
@@ -162,7 +164,8 @@ HOSTILE = {
 def test_a_hostile_or_broken_template_is_one_line_in_bounded_time_and_memory(template):
     begun, before = time.thread_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert_refused(template)
-    assert time.thread_time() - begun < 10  # about 1; a bound for slow machines, and without the budget it would not end
+    # about 1; a bound for slow machines, and without the budget it would not end
+    assert time.thread_time() - begun < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 

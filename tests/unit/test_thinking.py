@@ -1,4 +1,5 @@
-"""What a reasoning model thinks is kept apart from its answer: in the stream, the conversation, and what the user sees."""
+"""What a reasoning model thinks is kept apart from its answer: in the stream, the conversation,
+and what the user sees."""
 
 import io
 import sys
@@ -126,7 +127,10 @@ HOSTILE = "<img src=x onerror=alert(1)>\n\x1b]0;title\x07\n```\n</details>"
 
 def events(thought, answer):
     asked = Answering("M", "0" * 16, 2048, Sampling(temperature=0))
-    return [asked, Thought(thought, tokens(1)), Thought("\nSo.\n", tokens(1)), Text(answer, tokens(2)), Done(STATS, "end")]
+    return [
+        asked, Thought(thought, tokens(1)), Thought("\nSo.\n", tokens(1)), Text(answer, tokens(2)),
+        Done(STATS, "end"),
+    ]  # fmt: skip
 
 
 def feed(output, events):

@@ -63,7 +63,11 @@ def test_a_slower_variant_can_be_asked_for():
 @pytest.mark.parametrize(
     "wanted, built, message",
     [
-        ("sse9", ["avx2", "portable"], r"NBLLM_ISA=sse9 is not known; choose one of avx512vnni, .*portable, or unset it\."),
+        (
+            "sse9",
+            ["avx2", "portable"],
+            r"NBLLM_ISA=sse9 is not known; choose one of avx512vnni, .*portable, or unset it\.",
+        ),
         ("avx", ["avx2", "portable"], r"NBLLM_ISA=avx was not built here; there are avx2, portable\. .*"),
         ("avx512vnni", ALL, r"NBLLM_ISA=avx512vnni needs AVX-512, VNNI, which this processor lacks; unset it\."),
         (None, [], r"No compiled kernels are installed for this processor; .*"),
@@ -98,7 +102,8 @@ def test_what_is_built_runs_or_is_refused_by_name(monkeypatch):
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A made-up machine: processors as lists of those that share a core, those allowed, and files of its control group."""
+    """A made-up machine: processors as lists of those that share a core, those allowed,
+    and files of its control group."""
 
     def make(cores, allowed=None, groups=None, own_group=None):
         present = {cpu for core in cores for cpu in core}

@@ -46,6 +46,7 @@ def architecture(metadata):
     name = metadata.get("general.architecture")
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ModelFileError(
-            f"the file's architecture is {short(name)}, which nbllm does not run yet; it runs {', '.join(ARCHITECTURES)}."
+            f"the file's architecture is {short(name)}, which nbllm does not run yet; it runs "
+            f"{', '.join(ARCHITECTURES)}."
         )
     return ARCHITECTURES[name]

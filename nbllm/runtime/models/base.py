@@ -32,9 +32,13 @@ class Source:
             value = value[0].item()  # some writers give one value for each layer
         # what is no number, or infinite, leaves no number when divided by 1, and that counts as true
         if isinstance(value, bool) or not isinstance(value, (int, float)) or (kind is int and value % 1):
-            raise ModelFileError(f"{key!r} is {short(value)}, not one {'whole ' * (kind is int)}number: nbllm cannot run this file.")
+            raise ModelFileError(
+                f"{key!r} is {short(value)}, not one {'whole ' * (kind is int)}number: nbllm cannot run this file."
+            )
         if not low <= value <= high:
-            raise ModelFileError(f"{key!r} is {value}, outside of {low} to {high}: the file is damaged, or not supported.")
+            raise ModelFileError(
+                f"{key!r} is {value}, outside of {low} to {high}: the file is damaged, or not supported."
+            )
         return kind(value)
 
     def word(self, key, default):
@@ -48,7 +52,9 @@ class Source:
         """The truth value of a key of this architecture."""
         value = self.metadata.get(f"{self.prefix}.{key}", default)
         if not isinstance(value, (bool, np.bool_)):
-            raise ModelFileError(f"'{self.prefix}.{key}' is {short(value)}, neither true nor false: the file is damaged.")
+            raise ModelFileError(
+                f"'{self.prefix}.{key}' is {short(value)}, neither true nor false: the file is damaged."
+            )
         return bool(value)
 
     def has(self, name):
@@ -65,7 +71,9 @@ class Source:
         tensor = self.tensors[name]
         self._left.discard(name)
         if tensor.shape != shape:
-            raise ModelFileError(f"tensor {name!r} has shape {tensor.shape}, not {shape}: the file is damaged or not supported.")
+            raise ModelFileError(
+                f"tensor {name!r} has shape {tensor.shape}, not {shape}: the file is damaged or not supported."
+            )
         return tensor
 
     def array(self, name, *shape):
@@ -83,7 +91,8 @@ class Source:
 
 
 def halves_order(heads, dim, rotated):
-    """The order of a matrix's rows that brings rope's adjacent pairs (2j, 2j + 1) to (j, j + rotated / 2), in every head.
+    """The order of a matrix's rows that brings rope's adjacent pairs (2j, 2j + 1) to (j, j + rotated / 2),
+    in every head.
 
     Queries and keys are both reordered, so their products stay the same.
 

@@ -1,7 +1,7 @@
 """What the architectures have in common: a decoder of layers, each of attention and a feed-forward net.
 
-Whatever the file shows by its tensors is taken from there: biases, joined matrices, norms of heads and of branches, experts,
-a tied output. What it does not show is an attribute, which an architecture's own class sets.
+Whatever the file shows by its tensors is taken from there: biases, joined matrices, norms of heads and of branches,
+experts, a tied output. What it does not show is an attribute, which an architecture's own class sets.
 """
 
 from types import SimpleNamespace
@@ -62,14 +62,17 @@ class Decoder:
         self.context = file.number("context_length", 1, 2**24)
         self.layers = file.number("block_count", 1, 1024)
         self.width = file.number("embedding_length", 32, 2**17)
-        self.hidden = file.number("feed_forward_length", 32, 2**20, default=4 * self.width)  # GPT-J's files do not say it
+        # GPT-J's files do not say it
+        self.hidden = file.number("feed_forward_length", 32, 2**20, default=4 * self.width)
         self.heads = self._heads(file)
         self.scale = self.heads.dim**-0.5
         key = "attention.layer_norm_epsilon" if self.centred else "attention.layer_norm_rms_epsilon"
         self.eps = file.number(key, 0, 1, kind=float)
         for key, neutral in UNUSED.items():
             if (value := file.number(key, -1e9, 1e9, default=neutral[0], kind=float)) not in neutral:
-                raise ModelFileError(f"the file sets {key!r} to {value!r}, which nbllm does not compute; use another file.")
+                raise ModelFileError(
+                    f"the file sets {key!r} to {value!r}, which nbllm does not compute; use another file."
+                )
         self.rope = Rope(file, self.heads.rotated, self.context)
         tensor = file.tensors.get("token_embd.weight")
         self.vocab = len(file.metadata.get("tokenizer.ggml.tokens", ())) or (tensor.shape[0] if tensor else 0)
@@ -102,7 +105,12 @@ class Decoder:
         kv_count = file.number("attention.head_count_kv", 1, count, default=count)
         dim = file.number("attention.key_length", 16, 1024, default=self.width // count)
         rotated = file.number("rope.dimension_count", 2, dim, default=dim) if self.turned else 0
-        if count % kv_count or dim % 16 or rotated % 2 or file.number("attention.value_length", 1, 1024, default=dim) != dim:
+        if (
+            count % kv_count
+            or dim % 16
+            or rotated % 2
+            or file.number("attention.value_length", 1, 1024, default=dim) != dim
+        ):
             raise ModelFileError(
                 f"heads of {count} over {kv_count} with {dim} dimensions, {rotated} of them rotated, are not supported."
             )
@@ -120,7 +128,9 @@ class Decoder:
         orders = [None] * 3
         if self.adjacent:
             orders[:2] = (halves_order(n, heads.dim, heads.rotated) for n in (heads.count, heads.kv_count))
-        layer.q, layer.k, layer.v = self._parts(name + "attn_qkv", [name + f"attn_{part}" for part in "qkv"], (q, kv, kv), orders)
+        layer.q, layer.k, layer.v = self._parts(
+            name + "attn_qkv", [name + f"attn_{part}" for part in "qkv"], (q, kv, kv), orders
+        )
         layer.q_norm = layer.k_norm = None
         if file.has(name + "attn_q_norm.weight"):
             layer.q_norm = self._head_norm(name + "attn_q_norm", heads.count)
@@ -156,7 +166,9 @@ class Decoder:
         used = file.number("expert_used_count", 1, min(count, SIDE))
         hidden = file.number("expert_feed_forward_length", 0, 2**20, default=0) or self.hidden
         if hidden % 32 or width % 32:
-            raise ModelFileError(f"experts of {hidden} activations are not supported: their number is no multiple of 32.")
+            raise ModelFileError(
+                f"experts of {hidden} activations are not supported: their number is no multiple of 32."
+            )
         layer.experts = Experts(
             count, used, hidden, self.experts_normalised, self._linear(name + "ffn_gate_inp", count, width),
             packer.matrix(file.tensor(name + "ffn_gate_exps.weight", count, hidden, width)),
@@ -165,7 +177,9 @@ class Decoder:
         )  # fmt: skip
         if file.has(name + "ffn_gate_inp_shexp.weight"):
             layer.shared = Linear(packer.matrix(file.tensor(name + "ffn_gate_inp_shexp.weight", width)))
-            self._net(layer, name, file.number("expert_shared_feed_forward_length", 32, 2**20, default=self.hidden), "_shexp")
+            self._net(
+                layer, name, file.number("expert_shared_feed_forward_length", 32, 2**20, default=self.hidden), "_shexp"
+            )
 
     def _norm(self, name, size):
         weights = self._packer.vector(self._file.array(name + ".weight", size))
@@ -176,7 +190,9 @@ class Decoder:
         self._file.need(name + ".weight")
         dim = self.heads.dim
         shape = (dim,) if len(self._file.tensors[name + ".weight"].shape) == 1 else (count, dim)
-        return Norm(self._packer.vector(self._file.array(name + ".weight", *shape).ravel()), None, self.centred, self.eps)
+        return Norm(
+            self._packer.vector(self._file.array(name + ".weight", *shape).ravel()), None, self.centred, self.eps
+        )
 
     def _biases(self, name, size, order=None):
         """The biases of a norm or of a matrix's rows, in their order, if the file has any."""
@@ -228,7 +244,9 @@ class Decoder:
                 program.norm(block.k_norm, k, k, heads=(heads.kv_count, heads.dim))
             if self.parallel and block.ffn_norm:
                 program.norm(block.ffn_norm, x, h)
-            program.attention(i, heads, q, k, v, mixed, self.scale, self.windows[i], self.score_cap, (self.tables[i], count))
+            program.attention(
+                i, heads, q, k, v, mixed, self.scale, self.windows[i], self.score_cap, (self.tables[i], count)
+            )
             self._add(program, block.o, mixed, x, h, block.attn_after)
             if not self.parallel:
                 program.norm(block.ffn_norm, x, h)
@@ -239,7 +257,9 @@ class Decoder:
             elif block.down:
                 self._add(program, block.down, act, x, h, block.ffn_after)
             if block.experts:
-                program.mixture(block.experts, bench, h, x, self.activation, (block.shared, shared) if block.shared else None)
+                program.mixture(
+                    block.experts, bench, h, x, self.activation, (block.shared, shared) if block.shared else None
+                )
         last = slot(self.width, outputs=True)
         logits = program.output = slot(self.vocab, outputs=True)
         program.norm(self.norm, x, last, outputs=True)

@@ -7,7 +7,8 @@ from .rope import table
 
 
 class Gemma3(Gemma2):
-    """As gemma2, without soft caps; a norm of each head's queries and keys; the layers with windows have a rope of their own."""
+    """As gemma2, without soft caps; a norm of each head's queries and keys;
+    the layers with windows have a rope of their own."""
 
     needs = *Gemma2.needs, "attn_q_norm.weight", "attn_k_norm.weight"
     local_layers = 5, 6
@@ -21,7 +22,8 @@ class Gemma3(Gemma2):
         self.local_base = file.number("rope.freq_base_swa", 1, 1e12, default=10000.0, kind=float)
 
     def angles(self, positions):
-        """float32 (positions, 2, 2, rotated / 2): the angles of the layers that see all, and of those that see a window"""
+        """float32 (positions, 2, 2, rotated / 2): the angles of the layers that see all,
+        and of those that see a window"""
         rotated = self.heads.rotated
         local = table(positions, self.local_base ** (-np.arange(0, rotated, 2) / rotated))
         return np.stack([self.rope.angles(positions), local], axis=1)

@@ -5,7 +5,8 @@ from .decoder import Decoder
 
 
 class GptNeoX(Decoder):
-    """LayerNorm; attention and the net usually side by side, each with a norm of its own; no gate; biases everywhere."""
+    """LayerNorm; attention and the net usually side by side, each with a norm of its own; no gate;
+    biases everywhere."""
 
     centred = True
     activation = GELU

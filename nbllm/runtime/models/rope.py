@@ -1,4 +1,5 @@
-"""Rope: by how much each position turns each pair of a head's dimensions, scaled as files say. Knows no heads and no cache."""
+"""Rope: by how much each position turns each pair of a head's dimensions, scaled as files say.
+Knows no heads and no cache."""
 
 import numpy as np
 
@@ -43,8 +44,8 @@ class Rope:
             if not (np.isfinite(factors) & (factors > 0)).all():
                 worst = factors[np.argmin(np.where(np.isfinite(factors), factors, -np.inf))]
                 raise ModelFileError(
-                    f"tensor {names[key]!r} has the value {worst}, and angles are divided by it: it must be above 0 and "
-                    "finite; the file is damaged, fetch it again."
+                    f"tensor {names[key]!r} has the value {worst}, and angles are divided by it: it must be above "
+                    "0 and finite; the file is damaged, fetch it again."
                 )
         if len(self.factors.keys() & {"long", "short"}) == 1:
             raise ModelFileError("of the long and the short factors of rope the file has one only; fetch it again.")
@@ -70,7 +71,8 @@ class Rope:
         return table(positions, turns, magnitude)
 
     def _kept(self):
-        """float64 (rotated / 2,): how much of each pair's own frequency YaRN keeps (Peng et al., 2023): all of the fast ones."""
+        """float64 (rotated / 2,): how much of each pair's own frequency YaRN keeps (Peng et al., 2023):
+        all of the fast ones."""
 
         def pair(turns):  # the pair that turns so often in the original context
             return self.rotated * np.log(self.original / (turns * 2 * np.pi)) / (2 * np.log(self.base))
