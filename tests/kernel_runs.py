@@ -80,10 +80,15 @@ def write_model(folder, run):
     return path
 
 
-def logits(kernel, path, steps, threads=1):
-    """float32 (n, VOCAB): the logits that a kernel gives to the last tokens, at most 32, of each step of the tokens IDS."""
+def logits(kernel, path, steps, threads=1, prepare=None):
+    """float32 (n, VOCAB): the logits that a kernel gives to the last tokens, at most 32, of each step of the tokens IDS.
+
+    prepare : called with the engine before its first step
+    """
     with mock.patch.object(ops, "load", lambda: kernel), open_model(path) as gguf:
         engine = Engine(gguf, threads=threads, cache_bits=CACHE_BITS.get(path.stem, 16))
+        if prepare:
+            prepare(engine)
         out = []
         for tokens in steps:
             part = IDS[len(engine.tokens) : len(engine.tokens) + tokens]

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import oracle_models
 import pytest
+import tiny_gguf
 
 from nbllm.errors import ContextFullError, ModelFileError, OptionError
 from nbllm.formats.open import open_model
@@ -153,6 +154,22 @@ def test_a_cache_of_8_bits_takes_half_the_memory_and_gives_nearly_the_same(tiny_
     expected, got = half.logits(PROMPT), small.logits(PROMPT)
     assert not np.array_equal(got, expected)
     assert (got - expected).std() < 0.02 * expected.std()
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_what_a_reply_without_numbers_left_in_the_cache_changes_no_later_one(bits, tmp_path):
+    metadata, tensors = tiny_gguf.llama("F16", tied=False)
+    embedded, _ = tensors["token_embd.weight"]
+    embedded[7] = np.inf
+    tensors["token_embd.weight"] = embedded, "F32"
+    path = tmp_path / "model.gguf"
+    path.write_bytes(tiny_gguf.gguf_bytes(metadata, tensors))
+    with open_model(path) as gguf:
+        engine = Engine(gguf, cache_bits=bits)
+    expected = run(engine, PROMPT[:20])[0]
+    with pytest.raises(ModelFileError, match="not a number"):
+        run(engine, [*PROMPT[:10], *[7] * 100])
+    assert run(engine, PROMPT[:20])[0] == expected
 
 
 def test_a_following_turn_reads_only_its_new_tokens(engine):
