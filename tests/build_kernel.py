@@ -37,7 +37,7 @@ PROCESSOR_FLAGS = {  # variant -> as in kernels_src/meson.build
 def translate(kernel, folder):
     """Path of the C++ text of a kernel file, written into a folder."""
     text = folder / f"{kernel.stem}.cpp"
-    subprocess.run([sys.executable, SOURCES / "translate.py", kernel, text], check=True, timeout=100)
+    subprocess.run([sys.executable, SOURCES / "translate.py", kernel, text], check=True, timeout=1500)
     return text
 
 
@@ -57,7 +57,7 @@ def compile(text, variant, folder, compiler=None, python_headers=None, numpy_hea
         + [option for header in headers for option in ("-isystem", header)]
         + ["-I", SOURCES / "native" / variant, *shlex.split(os.environ.get("CXXFLAGS", "")), text, "-o", out],
         check=True,
-        timeout=300,
+        timeout=1500,
     )
     return out
 

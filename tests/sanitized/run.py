@@ -11,7 +11,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 OF_ALL = ("unit/test_kernels.py", "unit/test_edges.py", "unit/test_limits.py")  # which go through the variants themselves
 OF_ONE = ("unit/test_products.py", "unit/test_architectures.py", "unit/test_engine.py", "sanitized/check_extremes.py")
-WATCHED = "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=undefined -g1"  # as in kernels_src/meson.build
+WATCHED = "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all -g1"  # as in kernels_src/meson.build
 
 
 def library(name):
