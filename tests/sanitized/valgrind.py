@@ -44,6 +44,7 @@ def inside():
             print(run, flush=True)
             path, steps = kernel_runs.write_model(Path(models), run), (*kernel_runs.RUNS[run][1], *edges.STEPS)
             results.write(kernel_runs.logits(kernel, path, steps, threads=2, prepare=edges.forget).tobytes())
+            results.write(kernel_runs.shared_logits(kernel, path, edges.forget).tobytes())
 
 
 def main():

@@ -46,6 +46,9 @@ def test_bits_depend_neither_on_where_arrays_begin_nor_on_what_they_held(run, va
     assert np.isfinite(plain).all()
     moved = kernel_runs.logits(edges.Moved(kernel), path, steps, threads=2, prepare=edges.soil)
     assert kernel_runs.differences({"": moved}, {"": plain}) == {}
+    if run not in KINDS:
+        plain = kernel_runs.shared_logits(kernel, path)
+        assert np.array_equal(kernel_runs.shared_logits(edges.Moved(kernel), path, edges.soil), plain)
 
 
 @pytest.mark.parametrize("run", [run for run in kernel_runs.RUNS if run not in KINDS])
