@@ -4,6 +4,7 @@
 # make test-emulated   the kernels for processors that this one is not, on Debian; see CONTRIBUTING
 # make fuzz   opens CASES=100000 damaged model files, from case FIRST=0 on, and saves those that something is wrong with
 # make test-sanitized   the kernels under AddressSanitizer and UndefinedBehaviorSanitizer; some minutes to compile
+# make test-valgrind   the portable kernels under Valgrind, on Debian: apt install valgrind
 # make test-long   loads, asks and closes a model 200 times
 # make bench  measures speed, also of MODELS="FILE ...", beside the other engines that `make peers` installs
 # make peers  installs them, in a Python of their own: some minutes, for llama.cpp is compiled for this processor
@@ -12,11 +13,12 @@
 
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
-SOURCES := $(shell find nbllm kernels_src kernelspec -type f -not -name '*.pyc') meson.build pyproject.toml README.md
+SOURCES := $(shell find nbllm kernels_src kernelspec -type f -not -name '*.pyc') meson.build meson.options pyproject.toml README.md
+SANITIZED := portable,avx2,avx512vnni,neon,neondot
 
 export PATH := $(VENV)/bin:$(PATH)
 
-.PHONY: demo lab test test-emulated test-sanitized test-long fuzz bench peers clean
+.PHONY: demo lab test test-emulated test-sanitized test-valgrind test-long fuzz bench peers clean
 .SECONDARY:
 
 # Notebooks and tests run in a folder from which `import nbllm` finds what is installed, not this folder's sources.
@@ -36,8 +38,11 @@ test: $(VENV)/installed-test $(VENV)/installed-ipykernel6
 test-emulated: $(VENV)/installed-test | $(VENV)/arm64
 	cd tests && NBLLM_ARM64=$(VENV)/arm64 pytest emulated/check_emulated.py
 
-test-sanitized: $(VENV)/installed-test
-	cd tests && python sanitized/build.py $(VENV)/sanitized && python sanitized/run.py $(VENV)/sanitized
+test-sanitized: $(VENV)/sanitized/installed
+	cd tests && python sanitized/run.py $(VENV)/sanitized
+
+test-valgrind: $(VENV)/installed-test
+	cd tests && python sanitized/valgrind.py
 
 test-long: $(VENV)/installed-test
 	cd tests && NBLLM_ROUNDS=200 pytest --timeout 600 unit/test_lifetime.py
@@ -78,6 +83,13 @@ $(VENV)/arm64: | $(VENV)
 	rm -rf $@.new
 	tests/emulated/make_arm64.sh $@.new
 	mv $@.new $@
+
+$(VENV)/sanitized/installed: $(VENV)/requirements-test.txt $(SOURCES)
+	@echo "Compiling the kernels with sanitizers: some minutes the first time."
+	python -m pip install -v --no-deps --no-build-isolation --upgrade --target $(VENV)/sanitized \
+	  --config-settings=build-dir=$(VENV)/build-sanitized \
+	  --config-settings=setup-args=-Dsanitized=true --config-settings=setup-args=-Dvariants=$(SANITIZED) .
+	touch $@
 
 # The build folder is kept, so that the next build compiles only what has changed.
 $(VENV)/installed-%: $(VENV)/requirements-%.txt $(SOURCES)

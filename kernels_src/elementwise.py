@@ -35,13 +35,14 @@ PEAK = 128  # logits that are looked at together
 
 
 def exp(v):
-    """e to the power of every lane, to 2 units in the last place; 0 below -87, the value at 88 above it.
+    """e to the power of every lane, to 2 units in the last place; 0 from -87 downwards, the value at 88 above it; and no number of
+    what is none.
 
     2^n * e^r with n = round(v / ln 2) and |r| <= ln 2 / 2; ln 2 is taken away in two parts, and e^r is a polynomial
     of degree 6 (the coefficients are those of Cephes' expf).
     """
-    inside = select_greater(splat_f32(88.0), v, v, splat_f32(88.0))
-    inside = largest(inside, splat_f32(-87.0))
+    inside = select_greater(v, splat_f32(88.0), splat_f32(88.0), v)
+    inside = largest(splat_f32(-87.0), inside)
     n = round_i32(mul(inside, splat_f32(1.44269504)))
     r = fma(to_f32(n), splat_f32(-0.693359375), inside)
     r = fma(to_f32(n), splat_f32(2.12194440e-4), r)
@@ -51,21 +52,25 @@ def exp(v):
     p = fma(p, r, splat_f32(1.6666665459e-1))
     p = fma(p, r, splat_f32(5.0000001201e-1))
     p = add(fma(p, mul(r, r), r), splat_f32(1.0))
-    return select_greater(v, splat_f32(-87.0), mul(p, pow2(n)), splat_f32(0.0))
+    return select_greater(splat_f32(-86.9999924), v, splat_f32(0.0), mul(p, pow2(n)))  # the first above -87
 
 
 def quantise(act, i, n):
-    """The n floats at i as int8 at the same place, with the scale and the sums of every 32 of them (`matmul.py`)."""
+    """The n floats at i as int8 at the same place, with the scale and the sums of every 32 of them (`matmul.py`).
+
+    If one of the 32 is not finite, the scale is no number, so that neither is what is made of them.
+    """
     f, x, xd, xs, xm, xl, xr = act
     for b in range(i // 32, (i + n) // 32):
         left = load_f32(f, b * 32)
         right = load_f32(f, b * 32 + 16)
-        peak = splat_f32(max_f32(largest(magnitude(left), magnitude(right))))
         zero = splat_f32(0.0)
+        wrong = sum_f32(fma(left, zero, mul(right, zero)))
+        peak = splat_f32(max_f32(largest(magnitude(left), magnitude(right))) + wrong)
         scale = div(peak, splat_f32(127.0))
         inverse = select_greater(peak, zero, div(splat_f32(127.0), largest(peak, splat_f32(1e-30))), zero)
-        left_q = round_i32(mul(left, inverse))
-        right_q = round_i32(mul(right, inverse))
+        left_q = round_i32(largest(mul(left, inverse), splat_f32(-127.0)))  # which what is no number becomes
+        right_q = round_i32(largest(mul(right, inverse), splat_f32(-127.0)))
         store_i8(x, b * 32, left_q)
         store_i8(x, b * 32 + 16, right_q)
         left_sum = sum_i32(left_q)
@@ -216,13 +221,15 @@ def keep_value_8(f, x, i, head_dim, v, scales, o, position):
 
 
 def shrink(f, x, i, n):
-    """x[i :] = the n floats at i in 8 bits; returns their scale."""
-    top = splat_f32(0.0)
+    """x[i :] = the n floats at i in 8 bits; returns their scale, which is no number if one of them is not finite."""
+    zero = splat_f32(0.0)
+    top = zero
+    wrong = zero
     for j in range(0, n, 16):
         top = largest(magnitude(load_f32(f, i + j)), top)
-    most = splat_f32(max_f32(top))
-    zero = splat_f32(0.0)
+        wrong = fma(load_f32(f, i + j), zero, wrong)
+    most = splat_f32(max_f32(top) + sum_f32(wrong))
     inverse = select_greater(most, zero, div(splat_f32(127.0), largest(most, splat_f32(1e-30))), zero)
     for j in range(0, n, 16):
-        store_i8(x, i + j, round_i32(mul(load_f32(f, i + j), inverse)))
+        store_i8(x, i + j, round_i32(largest(mul(load_f32(f, i + j), inverse), splat_f32(-127.0))))
     return scalar(div(most, splat_f32(127.0)))

@@ -204,7 +204,7 @@ def to_f32(v):
 
 
 def round_i32(v):
-    """An f32 within the range of int32 as i32, rounded to nearest, ties to even."""
+    """An f32 within the range of int32 as i32, rounded to nearest, ties to even; any number for what is beyond, or no number."""
     with np.errstate(invalid="ignore"):
         return np.rint(v).astype(np.int32)
 

@@ -71,7 +71,7 @@ def norms(stage, work, row, consts, w, act, picked, tokens):
 
 def share(tokens):
     """How many tokens a thread takes at a time: neighbours, as what threads write is slow where it lies in one line of memory."""
-    return min(16, (tokens + team() - 1) // team())
+    return max(1, min(16, (tokens + team() - 1) // team()))
 
 
 def norm_pieces(stage, w, act, eps, src, dst):

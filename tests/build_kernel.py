@@ -37,7 +37,7 @@ PROCESSOR_FLAGS = {  # variant -> as in kernels_src/meson.build
 def translate(kernel, folder):
     """Path of the C++ text of a kernel file, written into a folder."""
     text = folder / f"{kernel.stem}.cpp"
-    subprocess.run([sys.executable, SOURCES / "translate.py", kernel, text], check=True, timeout=100)
+    subprocess.run([sys.executable, SOURCES / "translate.py", kernel, text], check=True, timeout=1500)
     return text
 
 
@@ -45,7 +45,7 @@ def compile(text, variant, folder, compiler=None, python_headers=None, numpy_hea
     """Path of the extension module made of C++ text, in the folder of its variant.
 
     By default with this system's compiler and for this Python: its headers, and the suffix of its extension modules.
-    `flags` take the place of the processor's, and `more` are added to all.
+    `flags` take the place of the processor's, and `more`, and CXXFLAGS of the environment, are added to all.
     """
     import pythran  # an emulated process has none
 
@@ -55,9 +55,9 @@ def compile(text, variant, folder, compiler=None, python_headers=None, numpy_hea
     subprocess.run(
         [*shlex.split(compiler or os.environ.get("CXX", "c++")), *FLAGS, *(flags or PROCESSOR_FLAGS[variant]), *more]
         + [option for header in headers for option in ("-isystem", header)]
-        + ["-I", SOURCES / "native" / variant, text, "-o", out],
+        + ["-I", SOURCES / "native" / variant, *shlex.split(os.environ.get("CXXFLAGS", "")), text, "-o", out],
         check=True,
-        timeout=300,
+        timeout=1500,
     )
     return out
 

@@ -16,7 +16,9 @@ import tiny_gguf
 from nbllm.formats.blocks import BLOCK_TYPES, OF_2023
 from nbllm.formats.open import open_model
 from nbllm.runtime import ops
+from nbllm.runtime.cache import Sequence
 from nbllm.runtime.engine import Engine
+from nbllm.runtime.events import StopFlag
 from nbllm.runtime.packed import LAYOUTS
 
 VOCAB = 40  # no multiple of sixteen; small, as the uncompiled kernels are slow
@@ -80,15 +82,33 @@ def write_model(folder, run):
     return path
 
 
-def logits(kernel, path, steps, threads=1):
-    """float32 (n, VOCAB): the logits that a kernel gives to the last tokens, at most 32, of each step of the tokens IDS."""
+def logits(kernel, path, steps, threads=1, prepare=None):
+    """float32 (n, VOCAB): the logits that a kernel gives to the last tokens, at most 32, of each step of the tokens IDS.
+
+    prepare : called with the engine before its first step
+    """
     with mock.patch.object(ops, "load", lambda: kernel), open_model(path) as gguf:
         engine = Engine(gguf, threads=threads, cache_bits=CACHE_BITS.get(path.stem, 16))
+        if prepare:
+            prepare(engine)
         out = []
         for tokens in steps:
             part = IDS[len(engine.tokens) : len(engine.tokens) + tokens]
             out.append(engine._step(part, min(tokens, 32), engine._stop)[0].copy())
         return np.concatenate(out)
+
+
+def shared_logits(kernel, path, prepare=None):
+    """float32 (9, VOCAB): the logits of one step of nine sequences that begin with the same pages."""
+    begin, stop = IDS[:130], StopFlag()
+    with mock.patch.object(ops, "load", lambda: kernel), open_model(path) as gguf:
+        engine = Engine(gguf, threads=2, cache_bits=CACHE_BITS.get(path.stem, 16), room=4096)
+    if prepare:
+        prepare(engine)
+    first = Sequence()
+    engine.step([(first, begin, 1)], stop)
+    forks = [engine.cache.fork(first, len(begin) - n) for n in range(9)]
+    return engine.step([(fork, [n], 1) for n, fork in enumerate(forks)], stop)[0].copy()
 
 
 @contextmanager

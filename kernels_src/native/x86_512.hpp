@@ -90,7 +90,12 @@ INLINE float max_f32(f32 v) {
   return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
 INLINE float scalar(f32 v) { return _mm512_cvtss_f32(v.v); }
-INLINE int sum_i32(i32 v) { return _mm512_reduce_add_epi32(v.v); }
+INLINE int sum_i32(i32 v) {  // not _mm512_reduce_add_epi32, which g++ ends with an addition that may overflow
+  auto w = _mm256_add_epi32(_mm512_castsi512_si256(v.v), _mm512_extracti64x4_epi64(v.v, 1));
+  auto x = _mm_add_epi32(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
+  x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 0xb1)));
+}
 
 }
 PYTHONIC_NS_END

@@ -2,6 +2,7 @@
 
 import hashlib
 import platform
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -79,3 +80,9 @@ def test_the_installed_kernels_are_built_from_the_present_sources(variant):
     # Read, not imported: this processor may lack the variant's instructions.
     built = Path(find_spec(f"nbllm._kernels.{variant}.step").origin).read_bytes()
     assert fingerprint.encode() in built, "the installed kernels are stale: run `make test`, or install nbllm again"
+
+
+def test_every_variant_can_be_asked_for_by_its_name():
+    table = re.findall(r"'(\w+)': \['-m", (SOURCES / "meson.build").read_text())
+    (choices,) = re.findall(r"choices: \[(.*)\]", (SOURCES.parent / "meson.options").read_text())
+    assert set(re.findall(r"\w+", choices)) == set(table) > {"portable", "neon"}

@@ -2,9 +2,11 @@
 
 import threading
 
+import architectures
 import numpy as np
 import oracle_models
 import pytest
+import tiny_gguf
 
 from nbllm.errors import ContextFullError, ModelFileError, OptionError
 from nbllm.formats.open import open_model
@@ -157,6 +159,41 @@ def test_a_cache_of_8_bits_takes_half_the_memory_and_gives_nearly_the_same(tiny_
     expected, got = half.logits(PROMPT), small.logits(PROMPT)
     assert not np.array_equal(got, expected)
     assert (got - expected).std() < 0.02 * expected.std()
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_what_a_reply_without_numbers_left_in_the_cache_changes_no_later_one(bits, tmp_path):
+    metadata, tensors = tiny_gguf.llama("F16", tied=False)
+    embedded, _ = tensors["token_embd.weight"]
+    embedded[7] = np.inf
+    tensors["token_embd.weight"] = embedded, "F32"
+    path = tmp_path / "model.gguf"
+    path.write_bytes(tiny_gguf.gguf_bytes(metadata, tensors))
+    with open_model(path) as gguf:
+        engine = Engine(gguf, cache_bits=bits)
+    expected = run(engine, PROMPT[:20])[0]
+    with pytest.raises(ModelFileError, match="not a number"):
+        run(engine, [*PROMPT[:10], *[7] * 100])
+    assert run(engine, PROMPT[:20])[0] == expected
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gpt2", "phi3", "qwen2moe", "stablelm-12b"])
+def test_a_single_weight_that_is_no_number_makes_all_logits_none(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("NBLLM_CACHE", "off")
+    path = architectures.write(architectures.MODELS[name], tmp_path / "model.gguf")
+    raw = path.read_bytes()
+    with open_model(path) as gguf:
+        tensors = list(gguf.tensors.values())
+    sizes = {"F32": 4, "F16": 2, "Q8_0": 2, "Q4_0": 2}  # of the first number: a weight, or the scale of the first block
+    for tensor in tensors:
+        if tensor.name == "output.weight" or any(part in tensor.name for part in ("embd", "rope", "exps")):
+            continue  # of which a logit, or a token, has only a part
+        if tensor.name.startswith("blk.") and not tensor.name.startswith("blk.0."):
+            continue  # the same once more
+        size = sizes[tensor.block_type.name]
+        path.write_bytes(raw[: tensor.offset] + b"\xff" * size + raw[tensor.offset + size :])
+        with open_model(path) as gguf:
+            assert not np.isfinite(Engine(gguf, context=8).logits([1, 2, 3])).any(), tensor.name
 
 
 def test_a_following_turn_reads_only_its_new_tokens(engine):

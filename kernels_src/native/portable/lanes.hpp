@@ -133,7 +133,12 @@ INLINE i32 add_i32(i32 a, i32 b) { return each<i32>([&](int l) { return a.v[l] +
 INLINE i32 and_i32(i32 v, int mask) { return each<i32>([&](int l) { return v.v[l] & mask; }); }
 INLINE i32 shift_i32(i32 v, int n) { return each<i32>([&](int l) { return v.v[l] >> n; }); }
 INLINE f32 to_f32(i32 v) { return each<f32>([&](int l) { return (float)v.v[l]; }); }
-INLINE i32 round_i32(f32 v) { return each<i32>([&](int l) { return (int32_t)std::nearbyint(v.v[l]); }); }
+INLINE i32 round_i32(f32 v) {
+  return each<i32>([&](int l) {
+    float whole = std::nearbyint(v.v[l]);
+    return whole >= -0x1p31f && whole < 0x1p31f ? (int32_t)whole : INT32_MIN;  // C++ leaves open what the others would be
+  });
+}
 INLINE f32 add(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] + b.v[l]; }); }
 INLINE f32 sub(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] - b.v[l]; }); }
 INLINE f32 mul(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] * b.v[l]; }); }
