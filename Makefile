@@ -5,6 +5,7 @@
 # make fuzz   opens CASES=100000 damaged model files, from case FIRST=0 on, and saves those that something is wrong with
 # make test-sanitized   the kernels under AddressSanitizer and UndefinedBehaviorSanitizer; some minutes to compile
 # make test-long   loads, asks and closes a model 200 times
+# make soak   HOURS=2 of one Jupyter kernel, in turns drawn by chance, each compared with what must come of it
 # make bench  measures speed, also of MODELS="FILE ...", beside the other engines that `make peers` installs
 # make peers  installs them, in a Python of their own: some minutes, for llama.cpp is compiled for this processor
 #
@@ -16,7 +17,7 @@ SOURCES := $(shell find nbllm kernels_src kernelspec -type f -not -name '*.pyc')
 
 export PATH := $(VENV)/bin:$(PATH)
 
-.PHONY: demo lab test test-emulated test-sanitized test-long fuzz bench peers clean
+.PHONY: demo lab test test-emulated test-sanitized test-long fuzz soak bench peers clean
 .SECONDARY:
 
 # Notebooks and tests run in a folder from which `import nbllm` finds what is installed, not this folder's sources.
@@ -44,6 +45,10 @@ test-long: $(VENV)/installed-test
 
 fuzz: $(VENV)/installed-test
 	cd tests && python fuzz/run.py $(or $(CASES),100000) $(or $(FIRST),0) $(VENV)/fuzz
+
+soak: $(VENV)/installed-test
+	nbllm pull
+	cd tests && python soak/run.py --hours $(or $(HOURS),2) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/installed-demo
 	nbllm pull
