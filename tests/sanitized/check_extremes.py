@@ -1,6 +1,5 @@
 """Extreme weights through every kernel: no numbers, infinities, denormals and scales of zero end in a result or one line."""
 
-import numpy as np
 import pytest
 from fuzz.seeds import ARCHITECTURES, names, seeds
 
@@ -36,8 +35,8 @@ def test_extreme_weights(tmp_path, monkeypatch, seed, pattern, variant):
         with nbllm.load(path, threads=2, progress=lambda done, total: None) as model:
             for count in (1, 3, 17):
                 ids = list(range(count))
-                try:
-                    list(model.generate(ids, temperature=0, max_tokens=2))
-                except ModelFileError as error:
-                    assert "not a number" in str(error)
-                assert model.logits(ids).dtype == np.float32
+                for use in (lambda: list(model.generate(ids, temperature=0, max_tokens=2)), lambda: model.logits(ids)):
+                    try:
+                        use()
+                    except ModelFileError as error:
+                        assert "not a number" in str(error)
