@@ -6,6 +6,7 @@
 # make test-sanitized   the kernels under AddressSanitizer and UndefinedBehaviorSanitizer; some minutes to compile
 # make test-valgrind   the portable kernels under Valgrind, on Debian: apt install valgrind
 # make test-long   loads, asks and closes a model 200 times
+# make soak   HOURS=2 of one Jupyter kernel, in turns drawn by chance, each compared with what must come of it
 # make bench  measures speed, also of MODELS="FILE ...", beside the other engines that `make peers` installs
 # make peers  installs them, in a Python of their own: some minutes, for llama.cpp is compiled for this processor
 #
@@ -18,7 +19,7 @@ SANITIZED := portable,avx2,avx512vnni,neon,neondot
 
 export PATH := $(VENV)/bin:$(PATH)
 
-.PHONY: demo lab test test-emulated test-sanitized test-valgrind test-long fuzz bench peers clean
+.PHONY: demo lab test test-emulated test-sanitized test-valgrind test-long fuzz soak bench peers clean
 .SECONDARY:
 
 # Notebooks and tests run in a folder from which `import nbllm` finds what is installed, not this folder's sources.
@@ -49,6 +50,10 @@ test-long: $(VENV)/installed-test
 
 fuzz: $(VENV)/installed-test
 	cd tests && python fuzz/run.py $(or $(CASES),100000) $(or $(FIRST),0) $(VENV)/fuzz
+
+soak: $(VENV)/installed-test
+	nbllm pull
+	cd tests && python soak/run.py --hours $(or $(HOURS),2) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/installed-demo
 	nbllm pull

@@ -216,6 +216,8 @@ class Model:
             An id is not in the vocabulary, or there is none.
         ContextFullError
             There are more ids than the context holds.
+        ModelFileError
+            The model computed a value that is not a number.
         """
         self._check()
         return self.engine.logits(self._known(ids, least=1))

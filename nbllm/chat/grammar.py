@@ -8,13 +8,13 @@ import codecs
 import json
 import re
 import weakref
-from functools import cache, lru_cache
 
 import numpy as np
 
 from nbllm.chat.schema import Schema
 from nbllm.chat.thinking import TAGS, Thoughts
 from nbllm.errors import ModelFileError, NbLLMError, OptionError
+from nbllm.tokenizers.base import remembering
 
 # As `json.dumps` writes: with one way for white space most of it is certain, and none is written without end.
 SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -99,8 +99,8 @@ class Vocabulary:
         pieces = _Pieces(tokenizer, self.bytes, self.ends[0])
         self._forcing = pieces.exact
         self._tokens = library.LLTokenizer(library.TokenizerWrapper(pieces), n_vocab=self.size, eos_token=self.ends)
-        self._overshooting = cache(self._find_overshooting)
-        self._matchers = lru_cache(8)(self._compile)
+        self._overshooting = remembering(self._find_overshooting)
+        self._matchers = remembering(self._compile, 8)
 
     def matcher(self, schema: Schema):
         """A new matcher for one reply."""

@@ -3,14 +3,31 @@
 Imported by `%load_ext nbllm`, so it imports nothing that is not there already in any Jupyter kernel.
 """
 
+from functools import wraps
+
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 
-from nbllm.errors import NbLLMError, OptionError
+from nbllm.errors import NbLLMError, OptionError, Stopped
 from nbllm.jupyter.arguments import parse
 from nbllm.jupyter.commands import COMMANDS, HELP, answer, asking_cell, background, likely, usage
 from nbllm.jupyter.completion import matcher
 from nbllm.jupyter.config import NbLLM, settings
 from nbllm.jupyter.failures import Failures
+
+
+def _in_one_line(magic):
+    """The magic, of which an interrupt at any place says no more than that."""
+
+    @wraps(magic)
+    def told(*arguments):
+        try:
+            return magic(*arguments)
+        except Stopped:
+            raise
+        except KeyboardInterrupt:
+            raise Stopped("Stopped.") from None
+
+    return told
 
 
 @magics_class
@@ -24,6 +41,7 @@ class ChatMagics(Magics):
 
     @no_var_expand
     @cell_magic("chat")
+    @_in_one_line
     def ask(self, line, cell):
         from nbllm.jupyter.interpolate import attached, interpolate, names
         from nbllm.jupyter.schemas import schema
@@ -56,6 +74,7 @@ class ChatMagics(Magics):
 
     @no_var_expand
     @line_magic("chat")
+    @_in_one_line
     def command(self, line):
         name, _, argument = line.strip().partition(" ")
         name = name or "help"

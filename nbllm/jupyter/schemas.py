@@ -3,10 +3,14 @@
 Looks names up, and evaluates nothing else.
 """
 
+import queue
 import re
+import threading
+from contextlib import suppress
 
 from nbllm.chat.conversation import wanted
 from nbllm.chat.schema import Schema
+from nbllm.chat.worker import WAIT
 from nbllm.errors import OptionError
 from nbllm.jupyter.interpolate import names
 
@@ -18,7 +22,28 @@ def schema(shell, given) -> Schema | None:
     """The schema of the options given, if there is one; raises OptionError if it is none or cannot be used."""
     if given.schema is None:
         return wanted(None, given.json)
-    return wanted(Schema(_named(names(shell), given.schema.strip())), given.json)
+    return _apart(lambda: wanted(Schema(_named(names(shell), given.schema.strip())), given.json))
+
+
+def _apart(function):
+    """What the function gives, from a thread of its own: compiled code, as that which checks a schema, cannot be interrupted
+    on the main one. After an interrupt it is left to end by itself."""
+    ended = queue.SimpleQueue()
+
+    def run():
+        try:
+            ended.put((function(), None))
+        except BaseException as error:  # raised again below
+            ended.put((None, error))
+
+    threading.Thread(target=run, name="nbllm schema", daemon=True).start()
+    while True:
+        with suppress(queue.Empty):
+            result, error = ended.get(timeout=WAIT)
+            break
+    if error is not None:
+        raise error
+    return result
 
 
 def _named(known, name):

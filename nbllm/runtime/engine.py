@@ -22,6 +22,7 @@ from .events import StopFlag
 from .generation import MAX_OUTPUTS, MAX_TOKENS, Generation, common_prefix
 from .packed import rows
 from .program import MOST_QUERIES, PAGE, PEAK, SPLIT_TOKENS, Program
+from .sampling import check
 from .weights import load_weights
 
 DEFAULT_CONTEXT = 8192  # unless the model's own is smaller
@@ -146,6 +147,8 @@ class Engine:
         ------
         ContextFullError, OptionError
             There are too many ids, or one that is not in the vocabulary.
+        ModelFileError
+            A logit is not finite.
         """
         ids = self._checked(ids)
         if len(ids) > self.context:
@@ -155,7 +158,8 @@ class Engine:
         self._stop.clear()
         for start in range(0, len(ids), MAX_OUTPUTS):
             part = ids[start : start + MAX_OUTPUTS]
-            out[start : start + len(part)] = self._step(part, len(part), self._stop)[0]
+            out[start : start + len(part)], peaks = self._step(part, len(part), self._stop)
+            check(peaks)
         return out
 
     def generate(self, ids, sampling, end_ids=frozenset(), stop=None, constraint=None, alternatives=0):

@@ -88,6 +88,13 @@ def likeliest(logits, peaks, id, n):
     return float(np.exp(logits[id] - most)) / total, tuple(zip(ids.tolist(), share.tolist()))
 
 
+def check(peaks):
+    """Raises ModelFileError where a logit is not finite, as the peaks (..., vocab / PEAK) of all tell."""
+    if not np.isfinite(peaks.sum()):
+        raise ModelFileError("the model computed a value that is not a number, so its file is probably damaged; "
+                             "fetch it again, or use another model")
+
+
 class Sampler:
     """Draws tokens, one random number each, from PCG64's raw stream (O'Neill 2014).
 
@@ -126,9 +133,7 @@ class Sampler:
             A logit is not finite.
         """
         options = self.sampling
-        if not np.isfinite(peaks.sum()):
-            raise ModelFileError("the model computed a value that is not a number, so its file is probably damaged; "
-                                 "fetch it again, or use another model")
+        check(peaks)
         if allowed is not None:
             flat = self._penalised.ravel()[: logits.size]
             np.copyto(flat, logits)

@@ -6,8 +6,9 @@ becomes tokens (a subclass does) and what a conversation is.
 
 import codecs
 import re
+import weakref
 from collections import defaultdict
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -36,6 +37,16 @@ CONTROL_TEXTS = (
 STRIPPING_NAMES, NOT_STRIPPING = ("phi-3", "phi3"), ("<unk>", "<s>", "<|endoftext|>")
 CACHED_WORDS, CACHED_LENGTH = 1 << 16, 64  # what subclasses keep of words; longer ones hardly ever come back
 END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+
+
+def remembering(method, size=CACHED_WORDS):
+    """A function for an object to keep: its own method, which remembers what it gave.
+
+    It does not hold the object. A circle of references would keep the megabytes of a vocabulary until Python looks for
+    circles, which it does the more seldom the more there is.
+    """
+    weak = weakref.WeakMethod(method)
+    return lru_cache(size)(lambda *arguments: weak()(*arguments))
 
 
 class Tokenizer:

@@ -4,11 +4,11 @@ How words are cut is in `pre_tokenizers.py`. Refuses to know about special token
 """
 
 import re
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import regex
 
-from .base import CACHED_LENGTH, CACHED_WORDS, Tokenizer, merge_ranks, read_key
+from .base import CACHED_LENGTH, Tokenizer, merge_ranks, read_key, remembering
 from .merge import NEVER, cut, merge
 from .pre_tokenizers import pre_tokenizer
 
@@ -62,9 +62,9 @@ class BPE(Tokenizer):
         else:
             by_pair = self._ranks = merge_ranks(metadata)
             self._rank = lambda left, right: by_pair.get(f"{left} {right}", NEVER)
-        self._cached_ids = lru_cache(CACHED_WORDS)(self._ids)
-        self._cached_merged = lru_cache(CACHED_WORDS)(self._merged)
-        self._cached_joins = lru_cache(CACHED_WORDS)(self._joins)
+        self._cached_ids = remembering(self._ids)
+        self._cached_merged = remembering(self._merged)
+        self._cached_joins = remembering(self._joins)
 
     def encode_plain(self, text, start=True):
         return self._ids(text, 0)

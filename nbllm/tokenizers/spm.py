@@ -4,13 +4,13 @@ Refuses to know about special tokens.
 """
 
 import re
-from functools import cached_property, lru_cache
+from functools import cached_property
 from operator import add
 
 import numpy as np
 
 from ..errors import ModelFileError
-from .base import BYTE, CACHED_LENGTH, CACHED_WORDS, Tokenizer, merge_ranks, read_key
+from .base import BYTE, CACHED_LENGTH, Tokenizer, merge_ranks, read_key, remembering
 from .merge import NEVER, cut, merge
 
 SPACE = "\u2581"  # how a space is spelled
@@ -36,7 +36,7 @@ class SPM(Tokenizer):
             id: bytes([byte]) for byte, id in enumerate(self._bytes) if id is not None and self.types[id] == BYTE
         }
         self._priority = self._priorities(metadata)
-        self._cached_ids = lru_cache(CACHED_WORDS)(self._word_ids)
+        self._cached_ids = remembering(self._word_ids)
 
     def encode_plain(self, text, start):
         if start and self.space_prefix:

@@ -4,9 +4,8 @@ Refuses to know about special tokens.
 """
 
 import unicodedata
-from functools import lru_cache
 
-from .base import CACHED_LENGTH, CACHED_WORDS, Tokenizer, read_key
+from .base import CACHED_LENGTH, Tokenizer, read_key, remembering
 
 START = "\u2581"  # before a token that begins a word
 
@@ -29,7 +28,7 @@ class WordPiece(Tokenizer):
         strip_accents = bool(read_key(metadata, "normalizer.strip_accents", (bool, int), lowercase))
         self._normal = Normal(lowercase, strip_accents)
         self._longest = max(map(len, self.tokens))
-        self._cached_ids = lru_cache(CACHED_WORDS)(self._word_ids)
+        self._cached_ids = remembering(self._word_ids)
 
     def encode_plain(self, text, start):
         ids = []

@@ -7,7 +7,7 @@ import time
 
 from jupyter_client.manager import KernelManager
 
-PATIENCE = 60  # seconds without a message until a test gives up
+PATIENCE = 60  # seconds without a message until a test gives up; a halt of all processes counts as one
 
 
 class Cell:
@@ -22,7 +22,7 @@ class Cell:
     def until(self, condition):
         """Read messages until `condition(cell)` holds."""
         while not condition(self):
-            message = self._kernel.client.get_iopub_msg(timeout=PATIENCE)
+            message = self._kernel.message("iopub")
             parent = message["parent_header"]
             if parent.get("msg_id") == self.id:
                 self.messages.append(message)
@@ -34,7 +34,7 @@ class Cell:
         """Read to the end: the idle status and the reply."""
         self.until(lambda cell: cell.of("status") and cell.of("status")[-1]["execution_state"] == "idle")
         while self.reply is None:
-            message = self._kernel.client.get_shell_msg(timeout=PATIENCE)
+            message = self._kernel.message("shell")
             if message["parent_header"].get("msg_id") == self.id:
                 self.reply = message["content"]
                 self.ended = time.monotonic()
@@ -140,9 +140,19 @@ class Kernel:
         asked = getattr(self.client, request)(*arguments, **options)
         self.ignored.add(asked)
         while True:
-            message = self.client.get_shell_msg(timeout=PATIENCE)
+            message = self.message("shell")
             if message["parent_header"].get("msg_id") == asked:
                 return message["content"]
+
+    def message(self, channel):
+        """The next message of a channel."""
+        get = getattr(self.client, f"get_{channel}_msg")
+        for _ in range(PATIENCE):
+            try:
+                return get(timeout=1)
+            except queue.Empty:
+                assert self.manager.is_alive(), "the Jupyter kernel has ended"
+        raise AssertionError(f"no message came on {channel} for {PATIENCE} seconds")
 
     def interrupt(self):
         """Interrupt, as the stop button does; returns when."""
@@ -152,7 +162,7 @@ class Kernel:
             return now
         message = self.client.session.msg("interrupt_request", {})
         self.client.control_channel.send(message)  # the manager would not wait until it was handled
-        while self.client.get_control_msg(timeout=PATIENCE)["parent_header"].get("msg_id") != message["header"]["msg_id"]:
+        while self.message("control")["parent_header"].get("msg_id") != message["header"]["msg_id"]:
             pass
         return now
 

@@ -1,7 +1,6 @@
 """Extreme weights through every stage: no numbers, infinities, subnormals and zeros end in a result or in one line."""
 
 import architectures
-import numpy as np
 import pytest
 from fuzz.seeds import ARCHITECTURES, seeds
 
@@ -42,12 +41,17 @@ def test_extreme_weights_end_in_a_result_or_in_one_line(file, pattern, monkeypat
             engine = Engine(model, context=64, threads=2)
         for count in (1, 3, 17):
             ids = list(range(count))
-            finite = np.isfinite(engine.logits(ids)[-1]).all()
+            told = [_told(lambda: engine.logits(ids)), _told(lambda: list(engine.generate(ids, FIRST)))]
+            assert told[0] or not told[1], (tensor.name, count)  # of the former, all logits count, not only the last
             if pattern == "nan" and "embd" not in tensor.name and "exps" not in tensor.name:
-                assert not finite, (tensor.name, count)
-            if finite:
-                list(engine.generate(ids, FIRST))
-                continue
-            with pytest.raises(ModelFileError, match="a value that is not a number") as error:
-                list(engine.generate(ids, FIRST))
-            assert "\n" not in str(error.value)
+                assert told == [True, True], (tensor.name, count)
+
+
+def _told(use):
+    """Whether it is refused, in one line."""
+    try:
+        use()
+    except ModelFileError as error:
+        assert "a value that is not a number" in str(error) and "\n" not in str(error)
+        return True
+    return False

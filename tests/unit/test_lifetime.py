@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 import threading
+import weakref
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
@@ -19,7 +20,7 @@ from file_server import serve
 import nbllm
 from nbllm.catalogue import fetch
 from nbllm.catalogue.fetch import Remote, fetching
-from nbllm.chat import saved
+from nbllm.chat import grammar, saved
 from nbllm.chat.transcript import Transcript
 from nbllm.errors import ConversationFileError, DownloadError, NbLLMError, OptionError
 from nbllm.runtime.events import StopFlag, finish
@@ -50,6 +51,19 @@ def test_loading_chatting_and_closing_again_and_again_leaves_nothing(tiny_model)
     after = state()
     assert after[1:] == before[1:]
     assert after[0] - before[0] < GROWTH
+
+
+def test_what_belongs_to_a_closed_model_ends_at_once_and_not_when_python_looks_for_circles(tiny_model):
+    gc.collect()
+    gc.disable()
+    try:
+        with nbllm.load(tiny_model, threads=1) as model:
+            nbllm.Chat(model)("hello", max_tokens=4, schema={"enum": [1, 2]})
+            ended = [weakref.ref(each) for each in (model, model.tokenizer, grammar._vocabulary(model.tokenizer))]
+        del model
+        assert [each() for each in ended] == [None, None, None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("method", ["spawn", pytest.param("fork", marks=NO_FORK)])

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tiny_gguf
 from fakes import BOS, END, START, FakeTokenizer, fake_model, tokens
 from hypothesis import given
 from hypothesis import strategies as st
@@ -188,6 +189,20 @@ def test_greedy_generation_is_the_argmax_of_the_logits(tiny_model):
             assert model.logits(ids)[-1].argmax() == id
             ids = [*ids, id]
         assert generated
+
+
+def test_logits_that_are_no_numbers_are_refused_in_the_words_of_generate(tmp_path):
+    metadata, tensors = tiny_gguf.llama(embedding_type="F32")
+    tensors["token_embd.weight"][0][9, 3] = np.nan  # which comes to the logits of token 9, whatever is asked
+    path = tmp_path / "damaged.gguf"
+    path.write_bytes(tiny_gguf.gguf_bytes(metadata, tensors))
+    with nbllm.load(path, threads=1) as model:
+        with pytest.raises(ModelFileError, match="computed a value that is not a number") as written:
+            list(model.generate([1, 2], max_tokens=1))
+        for ids in ([1, 2], [1] * 40):  # in one step and in two
+            with pytest.raises(ModelFileError) as computed:
+                model.logits(ids)
+            assert str(computed.value) == str(written.value)
 
 
 def test_the_same_seed_gives_the_same_text(tiny_model):
