@@ -28,6 +28,7 @@ from nbllm.runtime.options import Sampling
 from nbllm.text import Text
 
 STATIC = Path(__file__).parent / "static"
+SCRIPTS = ("tex.js", "math.js", "markdown.js", "panel.js")  # each knows those before it; together they are one module
 SETTINGS = ("temperature", "top_p", "max_tokens", "system")  # that the panel has controls for
 INTERVAL, PAUSE = 0.1, 1.0  # seconds between updates, at least, and until text is sent that has not PIECE tokens
 PIECE = 6
@@ -36,7 +37,7 @@ TRANSCRIPT = {"nbllm": {"state": "transcript"}}  # metadata of its output
 
 
 class _Widget(anywidget.AnyWidget):
-    _esm = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("markdown.js", "panel.js"))
+    _esm = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS)
     _css = STATIC / "panel.css"
 
     def __repr__(self):  # stands in its place where there are no widgets

@@ -17,3 +17,14 @@ def browser():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def panel(browser):
+    """The panel's JavaScript alone, in a page that must not ask the network for anything."""
+    from browser.pages import Panel
+
+    shown = Panel(browser)
+    yield shown
+    assert not shown.faults and not shown.requests
+    shown.page.close()

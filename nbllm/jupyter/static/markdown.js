@@ -6,7 +6,10 @@ const DEEPEST = 8; // emphasis within emphasis, lists within lists
 const FENCE = /^ {0,3}(`{3,}|~{3,})[^\S\n]*([^\s`]*)[^\n`]*$/;
 const ITEM = /^(\s*)(?:([-*+])|(\d{1,9})[.)])\s+(.*)$/;
 const RULE = /^ {0,3}(?:(?:\*\s*){3,}|(?:-\s*){3,}|(?:_\s*){3,})$/;
-const MATH_BEGIN = /^\s*(\$\$|\\\[)/;
+const CODE = "(?<!`)(?<ticks>`+)(?!`)(?<code>[^\\n]{1,2000}?)(?<!`)\\k<ticks>(?!`)";
+const SQUARE = "\\\\\\[(?<square>[^]{1,2000}?)\\\\\\]", DISPLAY = "\\$\\$(?<display>[^$]{1,2000})\\$\\$";
+const ENDED = new RegExp(`${CODE}|${SQUARE}|${DISPLAY}`, "g"); // what of a line begins no formula on several lines
+const MOST_LINES = 60; // of one
 const KEYWORDS = new Set((
   "and as assert async await break case catch class const continue def default del do elif else enum except export extends false False " +
   "finally fn for from function global if impl import in interface is lambda let loop match mod mut new None nonlocal not null or pass " +
@@ -23,34 +26,41 @@ function element(tag, className, ...children) {
 
 // The text in blocks, each the source of one element. The last may still grow.
 function blocks(text) {
-  const found = [];
-  let lines = [], fence = null, math = false;
+  const found = [], all = text.split("\n");
+  let lines = [], fence = null, math = 0; // math: how many of the next lines are of a formula
   const end = () => { if (lines.some((line) => line.trim())) found.push(lines.join("\n")); lines = []; };
-  for (const line of text.split("\n")) {
+  all.forEach((line, n) => {
     const mark = FENCE.exec(line);
     if (fence) {
       lines.push(line);
       if (mark && mark[1].startsWith(fence) && !mark[2]) { fence = null; end(); }
     } else if (math) {
       lines.push(line);
-      if (/(\$\$|\\\])\s*$/.test(line)) { math = false; end(); }
+      math -= 1;
     } else if (mark) {
       end(); lines.push(line); fence = mark[1];
-    } else if (MATH_BEGIN.test(line)) {
-      end(); lines.push(line);
-      if (/\S\s*(\$\$|\\\])\s*$/.test(line.trim().slice(2))) end(); else math = true;
     } else if (!line.trim()) {
       // a list goes on after an empty line if what follows is indented or an item, which is seen only then
       if (lines.length && ITEM.test(lines[0])) lines.push(line); else end();
     } else {
       if (lines.length && ITEM.test(lines[0]) && !lines[lines.length - 1].trim() && !ITEM.test(line) && !/^\s/.test(line)) end();
-      if (/^ {0,3}#{1,6}\s/.test(line) || RULE.test(line)) { end(); lines.push(line); end(); }
-      else if (lines.length && ITEM.test(line) && !ITEM.test(lines[0]) && !/^\s/.test(line)) { end(); lines.push(line); }
-      else lines.push(line);
+      if (/^ {0,3}#{1,6}\s/.test(line) || RULE.test(line)) { end(); lines.push(line); end(); return; }
+      if (lines.length && ITEM.test(line) && !ITEM.test(lines[0]) && !/^\s/.test(line)) end();
+      lines.push(line);
+      math = formulaLines(all, n);
     }
-  }
+  });
   end();
   return found;
+}
+
+// How many lines after this one belong to a formula that begins in it; none if it does not end before an empty line.
+function formulaLines(lines, at) {
+  if (lines[at].length > LONGEST_INLINE) return 0;
+  const [begun] = /\\\[|\$\$/.exec(lines[at].replace(ENDED, "")) ?? [];
+  const end = begun === "$$" ? "$$" : "\\]";
+  for (let n = at + 1; begun && n <= at + MOST_LINES && lines[n]?.trim(); n += 1) if (lines[n].includes(end)) return n - at;
+  return 0;
 }
 
 // One block as an element. `tools(code)` gives what stands beside code.
@@ -58,7 +68,6 @@ function block(source, tools, depth = 0) {
   const lines = source.split("\n");
   const fence = FENCE.exec(lines[0]);
   if (fence) return codeBlock(lines, fence, tools);
-  if (MATH_BEGIN.test(lines[0])) return element("div", "nbllm-math nbllm-display", mathText(source.trim()));
   const heading = /^ {0,3}(#{1,6})\s+(.*?)\s*#*$/.exec(lines[0]);
   if (heading) return inline(element(`h${Math.min(6, heading[1].length + 2)}`, ""), heading[2]);
   if (RULE.test(lines[0]) && lines.length === 1) return element("hr", "");
@@ -71,12 +80,7 @@ function block(source, tools, depth = 0) {
   }
   if (ITEM.test(lines[0])) return list(lines, tools, depth);
   if (lines.length > 1 && lines[0].includes("|") && /^[\s|:-]*-[\s|:-]*$/.test(lines[1]) && lines[1].includes("|")) return table(lines);
-  const paragraph = element("p", "");
-  lines.forEach((line, n) => {
-    inline(paragraph, line.replace(/( {2,}|\\)$/, ""));
-    if (n + 1 < lines.length) paragraph.append(/( {2,}|\\)$/.test(line) ? element("br", "") : "\n");
-  });
-  return paragraph;
+  return inline(element("p", ""), source.trim());
 }
 
 function codeBlock(lines, fence, tools) {
@@ -132,35 +136,48 @@ function table(lines) {
   return element("div", "nbllm-table", element("table", "", element("thead", "", row(lines[0], "th")), body));
 }
 
+// What stands within a line. Mathematics is what a cell takes for it, too (jupyter/markdown.py).
 const INLINE = new RegExp([
-  "\\\\([!-/:-@[-`{-~])", // 1: an escaped character
-  "(`+)([^`][\\s\\S]*?)\\2(?!`)", // 2, 3: code
-  "\\\\\\(([\\s\\S]+?)\\\\\\)|\\$(?!\\s)([^$\\n]+?)(?<!\\s)\\$(?!\\d)", // 4, 5: math
-  "!\\[([^\\]\\n]*)\\]\\(([^()\\s]*(?:\\([^()\\s]*\\)[^()\\s]*)*)[^)\\n]*\\)", // 6, 7: an image
-  "\\[([^\\]\\n]*)\\]\\(([^()\\s]*(?:\\([^()\\s]*\\)[^()\\s]*)*)[^)\\n]*\\)", // 8, 9: a link
-  "<?(https?:\\/\\/[^\\s<>()\\[\\]]+[^\\s<>()\\[\\].,;:!?'\"])>?", // 10: an address
-  "(\\*\\*|__)(?=\\S)([\\s\\S]*?\\S)\\11", // 11, 12: strong
-  "~~(?=\\S)([\\s\\S]*?\\S)~~", // 13: struck out
-  "\\*(?=[^\\s*])([\\s\\S]*?[^\\s*])\\*(?!\\*)", // 14: emphasis
-  "(?<![\\w])_(?=[^\\s_])([\\s\\S]*?[^\\s_])_(?![\\w])", // 15: the same
+  CODE,
+  "\\\\\\((?<round>[^\\n]{1,1000}?)\\\\\\)",
+  SQUARE,
+  DISPLAY,
+  "\\$(?=[^\\s$])(?<dollars>[^$\\n]{1,1000})(?<![\\s\\\\])\\$(?!\\d)",
+  "(?<end>\\\\|(?<! ) {2,})\\n",
+  "\\\\(?<escaped>[!-/:-@[-`{-~])",
+  "(?<image>!)?\\[(?<label>[^\\]\\n]*)\\]\\((?<target>[^()\\s]*(?:\\([^()\\s]*\\)[^()\\s]*)*)[^)\\n]*\\)",
+  "<?(?<address>https?:\\/\\/[^\\s<>()\\[\\]]+[^\\s<>()\\[\\].,;:!?'\"])>?",
+  "(?<stars>\\*\\*|__)(?=\\S)(?<strong>[^]*?\\S)\\k<stars>",
+  "~~(?=\\S)(?<del>[^]*?\\S)~~",
+  "\\*(?=[^\\s*])(?<em>[^]*?[^\\s*])\\*(?!\\*)",
+  "(?<!\\w)_(?=[^\\s_])(?<low>[^]*?[^\\s_])_(?!\\w)",
 ].join("|"), "g");
+
+const within = (tag, source, depth) => inline(element(tag, ""), source, depth);
+const MADE = { // of what was found, how deep it stands, and all that it was found in
+  code: (code) => element("code", "", code.replace(/^ (.*) $/, "$1")),
+  round: (source) => mathematics(source, false),
+  square: (source) => mathematics(source, true),
+  display: (source) => mathematics(source, true),
+  dollars: (source) => mathematics(source, false),
+  end: () => element("br", ""),
+  escaped: (character) => character,
+  image: (mark, depth, { groups }) => element("span", "nbllm-image", `[image, not loaded: ${groups.label || groups.target}]`),
+  target: (address, depth, match) => link(address, (node) => inline(node, match.groups.label, depth), match[0]),
+  address: (address, depth, match) => link(address, (node) => node.append(address), match[0]),
+  strong: (source, depth) => within("strong", source, depth),
+  del: (source, depth) => within("del", source, depth),
+  em: (source, depth) => within("em", source, depth),
+  low: (source, depth) => within("em", source, depth),
+};
 
 function inline(parent, text, depth = 0) {
   if (text.length > LONGEST_INLINE || depth > DEEPEST) { parent.append(text); return parent; }
   let at = 0;
-  for (const m of text.matchAll(INLINE)) {
-    parent.append(text.slice(at, m.index));
-    at = m.index + m[0].length;
-    const inner = (tag, source) => inline(element(tag, ""), source, depth + 1);
-    if (m[1] !== undefined) parent.append(m[1]);
-    else if (m[3] !== undefined) parent.append(element("code", "", m[3].replace(/^ (.*) $/, "$1")));
-    else if (m[4] !== undefined || m[5] !== undefined) parent.append(element("span", "nbllm-math", mathText(m[4] ?? m[5])));
-    else if (m[7] !== undefined) parent.append(element("span", "nbllm-image", `[image, not loaded: ${m[6] || m[7]}]`));
-    else if (m[9] !== undefined) parent.append(link(m[9], (node) => inline(node, m[8], depth + 1), m[0]));
-    else if (m[10] !== undefined) parent.append(link(m[10], (node) => node.append(m[10]), m[0]));
-    else if (m[12] !== undefined) parent.append(inner("strong", m[12]));
-    else if (m[13] !== undefined) parent.append(inner("del", m[13]));
-    else parent.append(inner("em", m[14] ?? m[15]));
+  for (const match of text.matchAll(INLINE)) {
+    const kind = Object.keys(MADE).find((name) => match.groups[name] !== undefined);
+    parent.append(text.slice(at, match.index), MADE[kind](match.groups[kind], depth + 1, match));
+    at = match.index + match[0].length;
   }
   parent.append(text.slice(at));
   return parent;
@@ -177,15 +194,4 @@ function link(address, fill, source) {
   node.title = url.href; // where it leads, whatever its text says
   fill(node);
   return node;
-}
-
-// TeX as people read it where nothing typesets it: the commonest commands become their characters.
-const TEX = { alpha: "α", beta: "β", gamma: "γ", delta: "δ", epsilon: "ε", theta: "θ", lambda: "λ", mu: "μ", pi: "π", rho: "ρ", sigma: "σ",
-  tau: "τ", phi: "φ", omega: "ω", Delta: "Δ", Sigma: "Σ", Omega: "Ω", sum: "∑", prod: "∏", int: "∫", infty: "∞", partial: "∂", nabla: "∇",
-  cdot: "·", times: "×", div: "÷", pm: "±", leq: "≤", le: "≤", geq: "≥", ge: "≥", neq: "≠", ne: "≠", approx: "≈", to: "→", rightarrow: "→",
-  in: "∈", forall: "∀", exists: "∃", sqrt: "√", ldots: "…", cdots: "⋯", quad: " ", left: "", right: "", text: "", mathrm: "", mathbf: "" };
-
-function mathText(source) {
-  return source.replace(/^(\$\$|\\\[)\s*|\s*(\$\$|\\\])$/g, "").replace(/\\frac\{([^{}]*)\}\{([^{}]*)\}/g, "($1)/($2)")
-    .replace(/\\([A-Za-z]+)\s?/g, (whole, name) => TEX[name] ?? whole).replace(/\\[,;! ]/g, " ");
 }
