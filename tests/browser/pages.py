@@ -61,7 +61,12 @@ class Panel:
 
     @property
     def asked(self):
-        return self.page.evaluate("window.asked")
+        """What the page asked, without the name of the view that asked."""
+        return [{name: value for name, value in asked.items() if name != "view"} for asked in self.page.evaluate("window.asked")]
+
+    def taken(self):
+        """Tell each view that its question has come."""
+        self.page.evaluate("() => { for (const { view } of window.asked) window.tell({ kind: 'taken', view }); }")
 
     def click(self, name, within=".nbllm-panel"):
         self.page.locator(within).get_by_role("button", name=name).click()

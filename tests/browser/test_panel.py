@@ -2,6 +2,7 @@
 
 import pytest
 from browser.pages import HEAD, QUIET, XSS, Panel, inert
+from playwright.sync_api import expect
 
 MARKDOWN = """# Title
 
@@ -42,6 +43,22 @@ def test_enter_sends_and_stop_is_there_from_that_moment(panel):
     panel.grow(done=True)
     panel.page.press(".nbllm-input", "Enter")  # nothing to send
     assert len(panel.asked) == 4 and panel.text(".nbllm-send") == "Send"
+
+
+def test_it_says_when_the_jupyter_kernel_has_not_heard_yet(panel):
+    panel.show()
+    panel.taken()
+    panel.page.fill(".nbllm-input", "hi")
+    panel.page.press(".nbllm-input", "Enter")
+    assert panel.text(".nbllm-state") == "" and panel.text(".nbllm-user .nbllm-text") == "hi" and panel.text(".nbllm-send") == "Stop"
+    expect(panel.page.locator(".nbllm-waits")).to_contain_text("Waiting for the Jupyter kernel, which is busy")
+    panel.page.press(".nbllm-input", "Escape")
+    expect(panel.page.locator(".nbllm-waits")).to_contain_text("To be stopped: waiting for the Jupyter kernel")
+    panel.page.evaluate("window.tell({ kind: 'taken', view: 'another' })")
+    assert panel.text(".nbllm-waits").startswith("To be stopped")
+    panel.taken()
+    panel.tell("begin", question="hi", again=False, waiting=False)
+    assert panel.text(".nbllm-waits") == "" and panel.text(".nbllm-state") == "waiting for the model"
 
 
 def test_a_reply_grows_and_only_what_changes_is_made_anew(panel):

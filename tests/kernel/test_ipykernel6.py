@@ -19,6 +19,8 @@ CHOSEN = [  # what depends on ipykernel: streaming, routing, cells' names, inter
     "kernel/test_chat_cells.py::test_a_reply_streams_as_updates_of_one_display_and_ends_complete",
     "kernel/test_chat_cells.py::test_output_goes_to_the_cell_that_asked_and_ends_with_it",
     "kernel/test_completion.py",
+    "kernel/test_panel.py::test_while_a_cell_computes_what_comes_where_cells_do_waits_for_its_end",
+    "kernel/test_panel.py::test_it_and_cells_share_one_conversation",
 ]
 
 
