@@ -213,6 +213,21 @@ def test_hostile_text_is_text(panel):
     assert panel.page.text_content(".nbllm-model .nbllm-text") == "👩‍👩‍👧‍👦 e\u0301 שלום"
 
 
+def test_what_is_one_to_the_reader_is_one_in_the_end_wherever_it_was_split(panel):
+    clusters = ["👩‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "🇫🇷", "e\u0301\u0302", "क्षि", "각", "שָׁ", "𝒜", "a\u200db"]
+    text = " ".join([*clusters, *(f"**{each}**" for each in clusters), "`e\u0301👍🏽`", "$e\u0301 + 👩‍👩‍👧‍👦$"])
+    what = "() => [...document.querySelectorAll('.nbllm-model .nbllm-text')].pop().innerHTML"
+    panel.show("q", text)
+    whole, width = panel.page.evaluate(what), panel.page.locator(".nbllm-model strong").first.evaluate("(each) => each.offsetWidth")
+    assert "<mi>e\u0301</mi>" in whole and "<mo>👩‍👩‍👧‍👦</mo>" in whole
+    panel.show()
+    panel.tell("begin", question="q", again=False)
+    for character in text:  # as a tokenizer may split it
+        panel.grow(character)
+    assert panel.page.evaluate(what) == whole
+    assert panel.page.locator(".nbllm-model strong").first.evaluate("(each) => each.offsetWidth") == width
+
+
 def test_a_long_conversation_costs_a_reply_nothing(panel):
     panel.show(*(MARKDOWN for _ in range(100)))  # some 10,000 tokens
     panel.tell("begin", question="more", again=False)

@@ -5,7 +5,7 @@
 const MATHML = "http://www.w3.org/1998/Math/MathML";
 const LONGEST_MATH = 2000; // characters
 const DEEPEST_MATH = 40; // groups within groups
-const TOKEN = /\\[A-Za-z]+|\\[^]|\d+(?:\.\d+)?|[^]/gu;
+const TOKEN = /\\[A-Za-z]+|\\[^]|\d+(?:\.\d+)?|[^](?:\p{M}|\u200d[^])*/gu; // what is one to the reader stays together
 const DISTANCE = /^\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in|mu)\s*\]/;
 const ENDS = listed("} & \\\\ \\right \\middle \\end"); // of a row
 const SIGNS = listed("+ − ± ∓");
