@@ -228,15 +228,47 @@ def test_what_is_one_to_the_reader_is_one_in_the_end_wherever_it_was_split(panel
     assert panel.page.locator(".nbllm-model strong").first.evaluate("(each) => each.offsetWidth") == width
 
 
-def test_a_long_conversation_costs_a_reply_nothing(panel):
+# Of some 10,000 tokens each.
+LONG = {
+    "blocks": "\n\n".join(f"Paragraph {n} with *some* words, `code` and $x_{n}$ in it, of a length as it is in replies." for n in range(400)),
+    "code": "```python\n" + "".join(f"def f{n}(x):  # add\n    return x + '{n}'\n" for n in range(900)),
+    "items": "\n".join(f"- item {n} with **some** words, and `code`, of some twenty tokens" for n in range(500)),
+    "items of an item": "- one\n" + "\n".join(f"  1. item {n} with **some** words, and `code`" for n in range(500)),
+    "rows": "| a | b |\n|---|---|\n" + "\n".join(f"| cell {n} with words | and `code` in it |" for n in range(600)),
+    "quotation": "\n>\n".join(f"> Paragraph {n} with *some* words and `code` in it." for n in range(500)),
+}
+GROWN = [MARKDOWN, "1. one\n2. two\n\n   more\n\n3. three\n- four\n\nfive", "> a\n> - b\n>   c\n\n```\nx = 'a\n" + "y = 1\n" * 90 + "```\nend",
+         "```js\n/* " + "long\n" * 100 + "*/ let x = `a`;\n" + "// b\n" * 90, "a | b\n--|--\n1 | 2\n3\n\n| not\na table", "- a\n\n- b\n\n\\[\nx\n- y\n\\]\nz",
+         '```python\n"""' + "text\n" * 150 + '"""\n' + "x = 1\n" * 90 + '"""open', "***a** b*\n# c\n---\nd\n===\n$$a\n\nb$$"]  # fmt: skip
+COUNT = """() => { window.touched = 0;
+    new MutationObserver((all) => { for (const each of all) for (const node of [...each.addedNodes, ...each.removedNodes])
+        window.touched += 1 + (node.querySelectorAll?.("*").length ?? 0); })
+      .observe(document.querySelector(".nbllm-log"), { childList: true, subtree: true, characterData: true }); }"""
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_what_is_long_already_costs_a_reply_nothing(panel, kind):
     panel.show(*(MARKDOWN for _ in range(100)))  # some 10,000 tokens
     panel.tell("begin", question="more", again=False)
-    panel.page.evaluate("""() => { window.touched = 0;
-        new MutationObserver((all) => { for (const each of all) window.touched += each.addedNodes.length; })
-          .observe(document.querySelector(".nbllm-log"), { childList: true, subtree: true }); }""")
-    for _ in range(100):
-        panel.grow("word ")
-    assert panel.page.evaluate("window.touched") <= 101
+    text = LONG[kind]
+    panel.grow(text[:-2400])
+    panel.page.evaluate(COUNT)
+    for at in range(len(text) - 2400, len(text), 24):  # 100 updates
+        panel.grow(text[at : at + 24])
+    assert 100 <= panel.page.evaluate("window.touched") <= 100 * 150  # of more than 3,000 elements of the conversation, and as many again
+
+
+def test_what_grew_is_what_it_would_be_at_once(panel):
+    what = "() => [...document.querySelectorAll('.nbllm-model .nbllm-text')].pop().innerHTML"
+    for text in GROWN:
+        panel.show("q", text)
+        whole = panel.page.evaluate(what)
+        panel.show()
+        panel.tell("begin", question="q", again=False)
+        panel.number = panel.page.evaluate("""([text, number]) => { for (let at = 0; at < text.length; at += 3)
+            window.tell({ kind: "reply", number: ++number, text: text.slice(at, at + 3) }); return number; }""", [text, panel.number])  # fmt: skip
+        assert panel.page.evaluate(what) == whole
+        panel.grow(done=True)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -2,6 +2,7 @@
 // markup, so nothing of a reply can run or be fetched; links are http(s) and mailto, and images are named, not loaded.
 
 const LONGEST_INLINE = 20000; // characters; what is longer is shown as it is
+const PIECE = 400; // characters of code that are made at once
 const DEEPEST = 8; // emphasis within emphasis, lists within lists
 const FENCE = /^ {0,3}(`{3,}|~{3,})[^\S\n]*([^\s`]*)[^\n`]*$/;
 const ITEM = /^(\s*)(?:([-*+])|(\d{1,9})[.)])\s+(.*)$/;
@@ -63,77 +64,128 @@ function formulaLines(lines, at) {
   return 0;
 }
 
-// One block as an element. `tools(code)` gives what stands beside code.
-function block(source, tools, depth = 0) {
+// What grows is made of parts, and those whose source is as before stay as they are; so does the rest of what the last one is.
+const PARTS = new WeakMap(); // by the element they stand in: [{source, node}]
+const KEYS = new WeakMap(); // what must stay the same of an element for its parts to be of use
+
+function renew(parent, sources, make) {
+  const parts = PARTS.get(parent) ?? [];
+  let same = 0;
+  while (same < parts.length && same < sources.length && parts[same].source === sources[same]) same += 1;
+  const [first, ...rest] = parts.splice(same);
+  for (const { node } of rest) node.remove();
+  for (const source of sources.slice(same)) {
+    const old = parts.length === same ? first?.node : null;
+    const node = make(source, old);
+    if (node !== old) parent.append(node);
+    parts.push({ source, node });
+  }
+  if (first && parts[same]?.node !== first.node) first.node.remove();
+  PARTS.set(parent, parts);
+  return parent;
+}
+
+function reused(old, key, make) {
+  if (old && KEYS.get(old) === key) return old;
+  const made = make();
+  KEYS.set(made, key);
+  return made;
+}
+
+// One block as an element, which may be `old`, that of what its source begins with. `tools(code)` gives what stands beside code.
+function block(source, tools, depth = 0, old = null) {
   const lines = source.split("\n");
   const fence = FENCE.exec(lines[0]);
-  if (fence) return codeBlock(lines, fence, tools);
+  if (fence) return codeBlock(lines, fence, tools, old);
   const heading = /^ {0,3}(#{1,6})\s+(.*?)\s*#*$/.exec(lines[0]);
   if (heading) return inline(element(`h${Math.min(6, heading[1].length + 2)}`, ""), heading[2]);
   if (RULE.test(lines[0]) && lines.length === 1) return element("hr", "");
   if (lines.every((line) => /^\s*>/.test(line))) {
-    const quote = element("blockquote", "");
-    const inner = lines.map((line) => line.replace(/^\s*> ?/, "")).join("\n");
-    if (depth < DEEPEST) for (const each of blocks(inner)) quote.append(block(each, tools, depth + 1));
-    else quote.append(inner);
-    return quote;
+    const quote = reused(old, "quote", () => element("blockquote", ""));
+    return filled(quote, lines.map((line) => line.replace(/^\s*> ?/, "")).join("\n"), tools, depth);
   }
-  if (ITEM.test(lines[0])) return list(lines, tools, depth);
-  if (lines.length > 1 && lines[0].includes("|") && /^[\s|:-]*-[\s|:-]*$/.test(lines[1]) && lines[1].includes("|")) return table(lines);
+  if (ITEM.test(lines[0])) return list(lines, tools, depth, old);
+  if (lines.length > 1 && lines[0].includes("|") && /^[\s|:-]*-[\s|:-]*$/.test(lines[1]) && lines[1].includes("|")) return table(lines, old);
   return inline(element("p", ""), source.trim());
 }
 
-function codeBlock(lines, fence, tools) {
+// What stands in a quotation or an item.
+function filled(parent, text, tools, depth) {
+  if (depth < DEEPEST) return renew(parent, blocks(text), (source, old) => block(source, tools, depth + 1, old));
+  parent.replaceChildren(text);
+  return parent;
+}
+
+function codeBlock(lines, fence, tools, old) {
   const closed = lines.length > 1 && FENCE.exec(lines[lines.length - 1])?.[1].startsWith(fence[1]);
   const code = lines.slice(1, closed ? -1 : undefined).join("\n");
-  const language = fence[2].toLowerCase();
-  const shown = element("code", "");
-  highlight(shown, code, language);
-  return element("div", "nbllm-code", element("div", "nbllm-code-bar", element("span", "", fence[2]), ...tools(code)), element("pre", "", shown));
-}
-
-function highlight(parent, code, language) {
-  if (code.length > LONGEST_INLINE) { parent.append(code); return; }
-  const comment = HASH.has(language) ? "#[^\\n]*" : "\\/\\/[^\\n]*|\\/\\*[\\s\\S]*?\\*\\/|--[^\\n]*";
-  const pattern = new RegExp(`(${comment})|("""[\\s\\S]*?"""|'''[\\s\\S]*?'''|"(?:\\\\.|[^"\\\\\\n])*"|'(?:\\\\.|[^'\\\\\\n])*')|(\\b\\d[\\w.]*)|([A-Za-z_]\\w*)`, "g");
-  let at = 0;
-  for (const match of code.matchAll(pattern)) {
-    const kind = match[1] ? "comment" : match[2] ? "string" : match[3] ? "number" : KEYWORDS.has(match[4]) ? "keyword" : null;
-    if (!kind) continue;
-    parent.append(code.slice(at, match.index), element("span", `nbllm-${kind}`, match[0]));
-    at = match.index + match[0].length;
-  }
-  parent.append(code.slice(at));
-}
-
-function list(lines, tools, depth) {
-  const first = ITEM.exec(lines[0]);
-  const made = element(first[2] ? "ul" : "ol", "");
-  if (first[3] && first[3] !== "1") made.start = Number(first[3]);
-  let item = null, inner = [];
-  const end = () => {
-    if (!item) return;
-    if (depth >= DEEPEST) item.append(inner.join("\n"));
-    else for (const each of blocks(inner.join("\n"))) {
-      const node = block(each, tools, depth + 1);
-      if (node.tagName === "P" && !item.childNodes.length) item.append(...node.childNodes); else item.append(node);
-    }
-    made.append(item);
-  };
-  for (const line of lines) {
-    const match = ITEM.exec(line);
-    if (match && match[1].length <= first[1].length + 1) { end(); item = element("li", ""); inner = [match[4]]; }
-    else inner.push(line.replace(/^\s{1,4}/, ""));
-  }
-  end();
+  const plain = code.length > LONGEST_INLINE, pattern = tokens(fence[2].toLowerCase());
+  const made = reused(old, `code ${plain} ${fence[2]}`, () => {
+    const shown = element("code", "");
+    const bar = element("div", "nbllm-code-bar", element("span", "", fence[2]), ...tools(() => shown.textContent));
+    return element("div", "nbllm-code", bar, element("pre", "", shown));
+  });
+  renew(made.querySelector("code"), pieces(code, plain ? /$^/g : pattern), (source) => highlight(source, plain ? /$^/g : pattern));
   return made;
 }
 
-function table(lines) {
+// Comment, string, number or name in code of this language.
+function tokens(language) {
+  const comment = HASH.has(language) ? "#[^\\n]*" : "\\/\\/[^\\n]*|\\/\\*[^]*?\\*\\/|--[^\\n]*";
+  const string = `"""[^]*?"""|'''[^]*?'''|"(?:\\\\.|[^"\\\\\\n])*"|'(?:\\\\.|[^'\\\\\\n])*'`;
+  return new RegExp(`(?<comment>${comment})|(?<string>${string})|(?<number>\\b\\d[\\w.]*)|(?<name>[A-Za-z_]\\w*)`, "g");
+}
+
+// Code in pieces of some lines, none of which ends within a comment or a string.
+function pieces(code, pattern) {
+  const inner = [...code.matchAll(pattern)].filter(([text]) => text.includes("\n"));
+  const found = [];
+  let from = 0;
+  for (let end = code.indexOf("\n"); end >= 0; end = code.indexOf("\n", end + 1)) {
+    while (inner.length && inner[0].index + inner[0][0].length <= end) inner.shift();
+    if (end - from < PIECE || inner[0]?.index <= end) continue;
+    found.push(code.slice(from, end + 1));
+    from = end + 1;
+  }
+  return [...found, code.slice(from)];
+}
+
+function highlight(code, pattern) {
+  const shown = element("span", "");
+  let at = 0;
+  for (const { 0: text, index, groups } of code.matchAll(pattern)) {
+    const kind = groups.name === undefined ? ["comment", "string", "number"].find((name) => groups[name] !== undefined) : "keyword";
+    if (kind === "keyword" && !KEYWORDS.has(text)) continue;
+    shown.append(code.slice(at, index), element("span", `nbllm-${kind}`, text));
+    at = index + text.length;
+  }
+  shown.append(code.slice(at));
+  return shown;
+}
+
+function list(lines, tools, depth, old) {
+  const first = ITEM.exec(lines[0]), start = first[3] ?? "";
+  const made = reused(old, `list ${start}`, () => {
+    const node = element(first[2] ? "ul" : "ol", "");
+    if (start && start !== "1") node.start = Number(start);
+    return node;
+  });
+  const items = [];
+  for (const line of lines) {
+    const match = ITEM.exec(line);
+    if (match && match[1].length <= first[1].length + 1) items.push([match[4]]);
+    else items[items.length - 1].push(line.replace(/^\s{1,4}/, ""));
+  }
+  return renew(made, items.map((inner) => inner.join("\n")), (source, before) => filled(before ?? element("li", ""), source, tools, depth));
+}
+
+function table(lines, old) {
   const cells = (line) => line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
   const row = (line, tag) => element("tr", "", ...cells(line).map((cell) => inline(element(tag, ""), cell)));
-  const body = element("tbody", "", ...lines.slice(2).map((line) => row(line, "td")));
-  return element("div", "nbllm-table", element("table", "", element("thead", "", row(lines[0], "th")), body));
+  const made = reused(old, `table ${lines[0]}`, () =>
+    element("div", "nbllm-table", element("table", "", element("thead", "", row(lines[0], "th")), element("tbody", ""))));
+  renew(made.querySelector("tbody"), lines.slice(2), (line) => row(line, "td"));
+  return made;
 }
 
 // What stands within a line. Mathematics is what a cell takes for it, too (jupyter/markdown.py).

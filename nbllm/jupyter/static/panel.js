@@ -82,8 +82,8 @@ function render({ model, el }) {
   const copy = (text, from) => navigator.clipboard?.writeText(text).then(() => say("Copied."), () => say("The browser does not allow copying here."))
     ?? say("The browser does not allow copying here.");
   const tools = (code) => [
-    button("Copy", "Copy this code", () => copy(code)),
-    button("Insert", "Put this code into a new cell below", () => insert(code)),
+    button("Copy", "Copy this code", () => copy(code())),
+    button("Insert", "Put this code into a new cell below", () => insert(code())),
   ];
 
   // JupyterLab and Notebook give a widget's manager the notebook's document, in which a cell can be made; others do not.
@@ -97,22 +97,7 @@ function render({ model, el }) {
     say("Put into a new cell below; nothing was run.");
   }
 
-  // Text that may grow: only the blocks that changed are made anew.
-  function growing(parent) {
-    let made = []; // {source, node}
-    return (text) => {
-      const sources = blocks(text);
-      let same = 0;
-      while (same < made.length && same < sources.length && made[same].source === sources[same]) same += 1;
-      for (const { node } of made.slice(same)) node.remove();
-      made = made.slice(0, same);
-      for (const source of sources.slice(same)) {
-        const node = block(source, tools);
-        parent.append(node);
-        made.push({ source, node });
-      }
-    };
-  }
+  const growing = (parent) => (text) => renew(parent, blocks(text), (source, old) => block(source, tools, 0, old));
 
   function thoughtOf(parent, open) {
     const body = element("div", "nbllm-thought");
