@@ -86,6 +86,11 @@ class Shelf:
         self.current.messages = self.current.without(count).messages
         return f"Taken back: {count}. The conversation goes on after {_count(self.current)}."
 
+    def instruct(self, system: str | None) -> str:
+        """Set the system prompt, from here on in this conversation; none if it is empty."""
+        self.current.system = system or None
+        return "The system prompt is set." if system else "There is no system prompt any more."
+
     def save(self, path) -> str:
         save(self.current, path)
         return f"Saved {_count(self.current)} in {path}."

@@ -59,7 +59,8 @@ class Names:
 
 def names(shell) -> Names:
     """What the user of this IPython shell can name; inputs are as they were typed."""
-    variables = {name: value for name, value in shell.user_ns.items() if name not in shell.user_ns_hidden}
+    # of a copy, since a cell may run meanwhile, and make variables
+    variables = {name: value for name, value in shell.user_ns.copy().items() if name not in shell.user_ns_hidden}
     history = shell.history_manager.input_hist_raw
     return Names(variables, {"In": history, "Out": shell.user_ns["Out"], "Err": failures(shell).tracebacks})
 

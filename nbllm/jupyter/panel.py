@@ -1,14 +1,15 @@
 """The chat panel: a widget that shows the conversation of this Jupyter kernel and asks in it.
 
 What the browser does calls a method here, which only hands a job to the session; what comes of it goes to the browser from the
-worker's thread, as numbered pieces of text; a browser that missed one asks for all. So the panel goes on while a cell
-computes, as far as the Jupyter kernel lets it.
+worker's thread, as numbered pieces of text; a browser that missed one asks for all. So a reply goes on while a cell
+computes, and where the Jupyter kernel takes what the browser says on a thread of its own (a subshell), all else does, too.
 Knows nothing of HTML: the browser gets plain text, and makes elements of it, never markup (`static/`).
 """
 
 import secrets
 import threading
 import time
+from contextvars import copy_context
 from dataclasses import fields
 from pathlib import Path
 
@@ -28,15 +29,17 @@ from nbllm.runtime.options import Sampling
 from nbllm.text import Text
 
 STATIC = Path(__file__).parent / "static"
+SCRIPTS = ("tex.js", "math.js", "markdown.js", "panel.js")  # each knows those before it; together they are one module
 SETTINGS = ("temperature", "top_p", "max_tokens", "system")  # that the panel has controls for
 INTERVAL, PAUSE = 0.1, 1.0  # seconds between updates, at least, and until text is sent that has not PIECE tokens
 PIECE = 6
+KNOWN = (NbLLMError, Stopped, TraitError)  # errors whose text says all
 NOTHING = "Nothing was said yet."
 TRANSCRIPT = {"nbllm": {"state": "transcript"}}  # metadata of its output
 
 
 class _Widget(anywidget.AnyWidget):
-    _esm = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in ("markdown.js", "panel.js"))
+    _esm = "\n".join((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS)
     _css = STATIC / "panel.css"
 
     def __repr__(self):  # stands in its place where there are no widgets
@@ -100,6 +103,9 @@ class Panel:
         self._number = 0  # of the last message to the browser
         self._lock = threading.RLock()  # what is told, and that it was told, change together: two threads tell
         self.widget = _Widget()
+        if hasattr(self.widget.comm, "_reply_subshell_for"):
+            # ipykernel 7.4 hands what the browser says to the thread that told it something last, which a cell may hold.
+            self.widget.comm._reply_subshell_for = lambda data, named: named
         self.widget.on_msg(self._asked)
         self._session.listeners.append(self._refresh)
 
@@ -182,35 +188,42 @@ class Panel:
         draft : what the user wrote, which the browser gets back if nothing comes of it.
         """
         shown = _Shown(self, question, filled, again)
+        context = copy_context()  # in which ipykernel finds the message that what is sent belongs to
 
         def told(stop):
             failed = None
-            if question is not None:
-                with self._lock:
-                    self._shown = shown
-                    self._tell("begin", question=question, again=again)
+            context.run(self._begin, shown)
             try:
                 for event in job(stop):
-                    shown.event(event)
+                    context.run(shown.event, event)
                     yield event
-            except (NbLLMError, Stopped) as error:
+            except (Exception, Stopped) as error:
                 failed = error
                 raise
             finally:
-                with self._lock:
-                    shown.finish()
-                    self._shown = None
-                    nothing = question is not None and not (shown.text or shown.think)
-                    if nothing and failed is None:  # the prompt was being read, or the model ended at once
-                        failed = Stopped(shown.stopped() if shown.finish_reason != "end" else "The reply is empty.")
-                    if failed is not None:  # the last word: what is told of the end would take its place
-                        self._fail(failed, ended=True, draft=draft if nothing else None)
-                if shown.stats is not None and not nothing:
-                    self._used = shown.stats.prompt_tokens + shown.stats.generated_tokens
+                context.run(self._end, shown, failed, draft)
 
         if question is not None:
             self._tell("begin", question=question, again=again, waiting=self._session.busy)
         return self._session.submit(told)
+
+    def _begin(self, shown):
+        if shown.question is not None:
+            with self._lock:
+                self._shown = shown
+                self._tell("begin", question=shown.question, again=shown.again)
+
+    def _end(self, shown, failed, draft):
+        with self._lock:
+            shown.finish()
+            self._shown = None
+            nothing = shown.question is not None and not (shown.text or shown.think)
+            if nothing and failed is None:  # the prompt was being read, or the model ended at once
+                failed = Stopped(shown.stopped() if shown.finish_reason != "end" else "The reply is empty.")
+            if failed is not None:  # the last word: what is told of the end would take its place
+                self._fail(failed, ended=True, draft=draft if nothing else None)
+        if shown.stats is not None and not nothing:
+            self._used = shown.stats.prompt_tokens + shown.stats.generated_tokens
 
     def _refresh(self):
         """Called when a job of the session has ended, this panel's or another's, on the worker's thread."""
@@ -265,29 +278,29 @@ class Panel:
 
     def _fail(self, error, ended, draft=None):
         """ended : whether what the browser waits for has ended with this."""
-        self._tell("error", text=str(error), wrong=not isinstance(error, Stopped), ended=ended, draft=draft)
+        text = str(error) if isinstance(error, KNOWN) else f"{type(error).__name__}: {error}"
+        self._tell("error", text=text, wrong=not isinstance(error, Stopped), ended=ended, draft=draft)
 
     def _asked(self, widget, content, buffers):
-        """What the browser wants. A mistake is told there."""
+        """What the browser wants. A mistake is told there, and what is nobody's mistake raised as well."""
+        self.widget.send({"kind": "taken", "view": content.get("view")})  # by then, the page says that it waits
         try:
-            _DO[content.get("kind")](self, content)
-        except (NbLLMError, Stopped, TraitError) as error:
+            _DO[content["kind"]](self, content)
+        except (Exception, Stopped) as error:
             asked = content["kind"] == "send"
             self._fail(error, ended=asked, draft=content["text"] if asked else None)
+            if not isinstance(error, KNOWN):
+                raise
 
     def _set(self, content):
         name, value = content["name"], content["value"]
         if name not in SETTINGS:
             raise OptionError(f"the panel has no setting {name!r}")
-        before = getattr(self._config, name)
+        if name != "system":
+            self._config.sampling().updated(**{name: value})  # raises what is wrong with it
         setattr(self._config, name, value)
-        try:
-            self._config.sampling()
-        except OptionError:
-            setattr(self._config, name, before)
-            raise
         if name == "system":
-            self._session.shelf.current.system = value or None
+            self._change(lambda shelf: shelf.instruct(value))
 
     def _hello(self, content):
         models = sorted({found.name for found in available()})

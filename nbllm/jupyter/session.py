@@ -5,7 +5,9 @@ Cells, panel and the Local LLM kernel ask through it and get the same events. Kn
 
 import atexit
 import secrets
+import threading
 import time
+from contextvars import copy_context
 from dataclasses import asdict, dataclass
 
 from nbllm.catalogue import find, known, pullable, pulling
@@ -57,6 +59,7 @@ class Session:
         self.awaited = None  # the handle that the running cell waits for
         self._running = []  # handles that had not ended when the newest of them was submitted
         self.listeners = []  # called on the worker's thread when a job has ended
+        self._lock = threading.Lock()  # around `_running`: cells and panel submit on threads of their own
         self._worker = Worker()
         atexit.register(self.close)
 
@@ -70,16 +73,18 @@ class Session:
 
         follower : as of `Worker.submit`.
         """
+        context = copy_context()  # in which ipykernel finds the cell that what listeners send belongs to
 
         def told(stop):
             try:
                 yield from job(stop)
             finally:
                 for listener in self.listeners:
-                    listener()
+                    context.run(listener)
 
-        handle = self._worker.submit(told, follower)
-        self._running = [*(each for each in self._running if not each.ended), handle]
+        with self._lock:
+            handle = self._worker.submit(told, follower)
+            self._running = [*(each for each in self._running if not each.ended), handle]
         return handle
 
     @property

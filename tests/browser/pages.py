@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import nbllm
+from nbllm.jupyter.panel import SCRIPTS, STATIC
 
-STATIC = Path(nbllm.__file__).parent / "jupyter" / "static"
+XSS = (Path(__file__).parents[1] / "data" / "xss.txt").read_text(encoding="utf-8").splitlines()
 PAGE = """<!doctype html><meta charset="utf-8"><style>{css}</style>
 <body style="color-scheme: {theme}"><div id="here"></div></body>"""
 MODEL = """
@@ -19,7 +19,11 @@ HEAD = {"conversation": "1", "model": "small", "context": {"used": 5, "of": 100}
 QUIET = {"text": "", "think": "", "notices": [], "status": "", "share": None, "footer": "", "done": False}
 # What the renderer may make of text, and which attributes of it.
 ELEMENTS = set("P H3 H4 H5 H6 HR BLOCKQUOTE UL OL LI TABLE THEAD TBODY TR TH TD DIV SPAN PRE CODE STRONG EM DEL A BR BUTTON".split())
+ELEMENTS |= set("math mrow mi mn mo mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover mtable mtr mtd".split())
+ELEMENTS |= {"mstyle", "mphantom"}
 ATTRIBUTES = {"class", "href", "target", "rel", "title", "start", "type", "aria-label"}
+ATTRIBUTES |= set("display displaystyle mathvariant stretchy symmetric form lspace rspace minsize maxsize width linethickness".split())
+ATTRIBUTES |= {"movablelimits", "accent", "accentunder"}
 
 
 class Panel:
@@ -34,7 +38,7 @@ class Panel:
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         css = (STATIC / "panel.css").read_text(encoding="utf-8")
         self.page.set_content(PAGE.format(css=css, theme=theme))
-        script = "".join((STATIC / name).read_text(encoding="utf-8") for name in ("markdown.js", "panel.js"))
+        script = "".join((STATIC / name).read_text(encoding="utf-8") for name in SCRIPTS)
         script = script.replace("export default { render };", "window.panel = { render };")
         self.page.evaluate(f"(() => {{ {script} }})()")
         self.page.evaluate(f"(() => {{ {MODEL} }})()")
@@ -57,7 +61,12 @@ class Panel:
 
     @property
     def asked(self):
-        return self.page.evaluate("window.asked")
+        """What the page asked, without the name of the view that asked."""
+        return [{name: value for name, value in asked.items() if name != "view"} for asked in self.page.evaluate("window.asked")]
+
+    def taken(self):
+        """Tell each view that its question has come."""
+        self.page.evaluate("() => { for (const { view } of window.asked) window.tell({ kind: 'taken', view }); }")
 
     def click(self, name, within=".nbllm-panel"):
         self.page.locator(within).get_by_role("button", name=name).click()
@@ -69,3 +78,11 @@ class Panel:
         """Elements and attributes in the texts of the conversation."""
         return self.page.evaluate("""() => [...document.querySelectorAll(".nbllm-text *, .nbllm-thought *")]
             .map((node) => [node.tagName, node.getAttributeNames()])""")
+
+
+def inert(panel):
+    """Holds that what was made of text are the renderer's own elements, with its own attributes, and links that lead to the web."""
+    for tag, attributes in panel.made():
+        assert tag in ELEMENTS and set(attributes) <= ATTRIBUTES, (tag, attributes)
+    hrefs = panel.page.eval_on_selector_all(".nbllm-log a", "all => all.map((a) => a.protocol)")
+    assert set(hrefs) <= {"http:", "https:", "mailto:"}

@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from browser.lab import Page, Server
 from playwright.sync_api import expect
 
 FRONTS = ["lab", "notebook"]
@@ -24,25 +23,6 @@ HOSTILE = {  # a reply's text: what of it must be seen
 LONG = "shown = output(get_ipython())\nshown.event(asked)\nshown.event(Text('x' * 1_000_000, ()))\nshown.finish()"
 STOPPED = [re.compile(r"· stopped\s*$"), re.compile(r"Stopped after \d+ tokens; the partial reply is kept\.")]
 FOOTER = re.compile(r"\d+ tokens read, \d+ reused, \d+ written")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory, browser, default_model):
-    from nbllm.jupyter.install import install
-
-    folder = tmp_path_factory.mktemp("server")
-    install(prefix=folder / "prefix")
-    path = str(folder / "prefix" / "share" / "jupyter")
-    with Server(folder, JUPYTER_PATH=path, NBLLM_MODELS=str(default_model.parent)) as server:
-        yield server
-
-
-@pytest.fixture
-def page(browser, server):
-    page = Page(browser, server)
-    yield page
-    assert not page.faults and not page.requests
-    page.close()
 
 
 @pytest.mark.parametrize("front", FRONTS)

@@ -1,11 +1,9 @@
 """The chat panel in a browser: what it shows of what it is told, what it asks, and that text stays text."""
 
-from pathlib import Path
-
 import pytest
-from browser.pages import ATTRIBUTES, ELEMENTS, HEAD, QUIET, Panel
+from browser.pages import HEAD, QUIET, XSS, Panel, inert
+from playwright.sync_api import expect
 
-XSS = (Path(__file__).parents[1] / "data" / "xss.txt").read_text(encoding="utf-8").splitlines()
 MARKDOWN = """# Title
 
 Some *soft*, **strong** and ~~old~~ words, `code`, $x^2 \\leq \\alpha$, [a link](https://example.org/a_b) and https://example.org.
@@ -28,14 +26,6 @@ def f(x):  # add
 $$\\frac{a}{b}$$"""
 
 
-@pytest.fixture
-def panel(browser):
-    shown = Panel(browser)
-    yield shown
-    assert not shown.faults and not shown.requests
-    shown.page.close()
-
-
 def test_enter_sends_and_stop_is_there_from_that_moment(panel):
     assert panel.asked == [{"kind": "hello"}]
     panel.show()
@@ -53,6 +43,22 @@ def test_enter_sends_and_stop_is_there_from_that_moment(panel):
     panel.grow(done=True)
     panel.page.press(".nbllm-input", "Enter")  # nothing to send
     assert len(panel.asked) == 4 and panel.text(".nbllm-send") == "Send"
+
+
+def test_it_says_when_the_jupyter_kernel_has_not_heard_yet(panel):
+    panel.show()
+    panel.taken()
+    panel.page.fill(".nbllm-input", "hi")
+    panel.page.press(".nbllm-input", "Enter")
+    assert panel.text(".nbllm-state") == "" and panel.text(".nbllm-user .nbllm-text") == "hi" and panel.text(".nbllm-send") == "Stop"
+    expect(panel.page.locator(".nbllm-waits")).to_contain_text("Waiting for the Jupyter kernel, which is busy")
+    panel.page.press(".nbllm-input", "Escape")
+    expect(panel.page.locator(".nbllm-waits")).to_contain_text("To be stopped: waiting for the Jupyter kernel")
+    panel.page.evaluate("window.tell({ kind: 'taken', view: 'another' })")
+    assert panel.text(".nbllm-waits").startswith("To be stopped")
+    panel.taken()
+    panel.tell("begin", question="hi", again=False, waiting=False)
+    assert panel.text(".nbllm-waits") == "" and panel.text(".nbllm-state") == "waiting for the model"
 
 
 def test_a_reply_grows_and_only_what_changes_is_made_anew(panel):
@@ -83,9 +89,9 @@ def test_markdown_becomes_elements(panel):
     for selector, text in {
         "h3": "Title", "em": "soft", "strong": "strong", "del": "old", "p > code": "code", "ul > li >> nth=0": "one", "ol > li": "inner",
         "th >> nth=1": "b", "td >> nth=0": "1", "blockquote": "quoted", "pre": 'def f(x):  # add\n    return x + "1"',
-        ".nbllm-keyword >> nth=0": "def", ".nbllm-comment": "# add", "p > .nbllm-math": "x^2 ≤α", ".nbllm-display": "(a)/(b)",
+        ".nbllm-keyword >> nth=0": "def", ".nbllm-comment": "# add", "p > .nbllm-math msup": "x2", ".nbllm-display mfrac > :nth-child(2)": "b",
     }.items():  # fmt: skip
-        assert panel.text(f"{where} {selector}") == text, selector
+        assert panel.page.text_content(f"{where} {selector}") == text, selector
     links = panel.page.eval_on_selector_all(f"{where} a", "all => all.map((a) => [a.textContent, a.href, a.rel])")
     assert links == [["a link", "https://example.org/a_b", "noopener noreferrer"],
                      ["https://example.org", "https://example.org/", "noopener noreferrer"]]  # fmt: skip
@@ -200,25 +206,69 @@ def test_hostile_text_is_text(panel):
         for trick in some[:10]:
             panel.grow("\n\n" + trick[: len(trick) // 2], think=trick)
             panel.grow(trick[len(trick) // 2 :])
-        for tag, attributes in panel.made():
-            assert tag in ELEMENTS and set(attributes) <= ATTRIBUTES, (tag, attributes)
-        hrefs = panel.page.eval_on_selector_all(".nbllm-log a", "all => all.map((a) => a.protocol)")
-        assert set(hrefs) <= {"http:", "https:", "mailto:"}
+        inert(panel)
         assert panel.page.locator(".nbllm-user .nbllm-text").all_text_contents()[: len(some)] == some
     panel.show("q", "👩‍👩‍👧‍👦 e\u0301 שלום")
     panel.grow("👩"[:1])
     assert panel.page.text_content(".nbllm-model .nbllm-text") == "👩‍👩‍👧‍👦 e\u0301 שלום"
 
 
-def test_a_long_conversation_costs_a_reply_nothing(panel):
+def test_what_is_one_to_the_reader_is_one_in_the_end_wherever_it_was_split(panel):
+    clusters = ["👩‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "🇫🇷", "e\u0301\u0302", "क्षि", "각", "שָׁ", "𝒜", "a\u200db"]
+    text = " ".join([*clusters, *(f"**{each}**" for each in clusters), "`e\u0301👍🏽`", "$e\u0301 + 👩‍👩‍👧‍👦$"])
+    what = "() => [...document.querySelectorAll('.nbllm-model .nbllm-text')].pop().innerHTML"
+    panel.show("q", text)
+    whole, width = panel.page.evaluate(what), panel.page.locator(".nbllm-model strong").first.evaluate("(each) => each.offsetWidth")
+    assert "<mi>e\u0301</mi>" in whole and "<mo>👩‍👩‍👧‍👦</mo>" in whole
+    panel.show()
+    panel.tell("begin", question="q", again=False)
+    for character in text:  # as a tokenizer may split it
+        panel.grow(character)
+    assert panel.page.evaluate(what) == whole
+    assert panel.page.locator(".nbllm-model strong").first.evaluate("(each) => each.offsetWidth") == width
+
+
+# Of some 10,000 tokens each.
+LONG = {
+    "blocks": "\n\n".join(f"Paragraph {n} with *some* words, `code` and $x_{n}$ in it, of a length as it is in replies." for n in range(400)),
+    "code": "```python\n" + "".join(f"def f{n}(x):  # add\n    return x + '{n}'\n" for n in range(900)),
+    "items": "\n".join(f"- item {n} with **some** words, and `code`, of some twenty tokens" for n in range(500)),
+    "items of an item": "- one\n" + "\n".join(f"  1. item {n} with **some** words, and `code`" for n in range(500)),
+    "rows": "| a | b |\n|---|---|\n" + "\n".join(f"| cell {n} with words | and `code` in it |" for n in range(600)),
+    "quotation": "\n>\n".join(f"> Paragraph {n} with *some* words and `code` in it." for n in range(500)),
+}
+GROWN = [MARKDOWN, "1. one\n2. two\n\n   more\n\n3. three\n- four\n\nfive", "> a\n> - b\n>   c\n\n```\nx = 'a\n" + "y = 1\n" * 90 + "```\nend",
+         "```js\n/* " + "long\n" * 100 + "*/ let x = `a`;\n" + "// b\n" * 90, "a | b\n--|--\n1 | 2\n3\n\n| not\na table", "- a\n\n- b\n\n\\[\nx\n- y\n\\]\nz",
+         '```python\n"""' + "text\n" * 150 + '"""\n' + "x = 1\n" * 90 + '"""open', "***a** b*\n# c\n---\nd\n===\n$$a\n\nb$$"]  # fmt: skip
+COUNT = """() => { window.touched = 0;
+    new MutationObserver((all) => { for (const each of all) for (const node of [...each.addedNodes, ...each.removedNodes])
+        window.touched += 1 + (node.querySelectorAll?.("*").length ?? 0); })
+      .observe(document.querySelector(".nbllm-log"), { childList: true, subtree: true, characterData: true }); }"""
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_what_is_long_already_costs_a_reply_nothing(panel, kind):
     panel.show(*(MARKDOWN for _ in range(100)))  # some 10,000 tokens
     panel.tell("begin", question="more", again=False)
-    panel.page.evaluate("""() => { window.touched = 0;
-        new MutationObserver((all) => { for (const each of all) window.touched += each.addedNodes.length; })
-          .observe(document.querySelector(".nbllm-log"), { childList: true, subtree: true }); }""")
-    for _ in range(100):
-        panel.grow("word ")
-    assert panel.page.evaluate("window.touched") <= 101
+    text = LONG[kind]
+    panel.grow(text[:-2400])
+    panel.page.evaluate(COUNT)
+    for at in range(len(text) - 2400, len(text), 24):  # 100 updates
+        panel.grow(text[at : at + 24])
+    assert 100 <= panel.page.evaluate("window.touched") <= 100 * 150  # of more than 3,000 elements of the conversation, and as many again
+
+
+def test_what_grew_is_what_it_would_be_at_once(panel):
+    what = "() => [...document.querySelectorAll('.nbllm-model .nbllm-text')].pop().innerHTML"
+    for text in GROWN:
+        panel.show("q", text)
+        whole = panel.page.evaluate(what)
+        panel.show()
+        panel.tell("begin", question="q", again=False)
+        panel.number = panel.page.evaluate("""([text, number]) => { for (let at = 0; at < text.length; at += 3)
+            window.tell({ kind: "reply", number: ++number, text: text.slice(at, at + 3) }); return number; }""", [text, panel.number])  # fmt: skip
+        assert panel.page.evaluate(what) == whole
+        panel.grow(done=True)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -40,6 +40,16 @@ class Cell:
                 self.ended = time.monotonic()
         return self
 
+    def aside(self):
+        """This cell goes on in the background: what comes of it later is no other cell's concern, and kept in `later`."""
+        self._kernel.ignored.add(self.id)
+        return self
+
+    @property
+    def later(self):
+        """Messages of this cell that came when others were read."""
+        return [message for message in self._kernel.put_aside if message["parent_header"].get("msg_id") == self.id]
+
     def of(self, *kinds):
         """Contents of the messages of these types, in order."""
         return [message["content"] for message in self.messages if message["msg_type"] in kinds]
@@ -107,7 +117,8 @@ class Kernel:
         self.manager.start_kernel(extra_arguments=list(arguments))
         self.client = self.manager.blocking_client()
         self.client.start_channels()
-        self.ignored = set()  # requests that are not cells, and displays that go on after theirs
+        self.ignored = set()  # requests that are not cells, or go on behind them, and displays that go on after theirs
+        self.put_aside = []  # what came of them meanwhile
 
     def __enter__(self):
         self.client.wait_for_ready(timeout=PATIENCE)
@@ -182,6 +193,7 @@ class Kernel:
         """Whether a message is about a request that was no cell: of these tests, or an interrupt, or the start; or about
         a display that goes on after its cell."""
         parent = message["parent_header"]
+        self.put_aside.append(message)
         if message["content"].get("transient", {}).get("display_id") in self.ignored:
             return True
         return parent.get("msg_id") in (None, *self.ignored) or parent["msg_type"] == "interrupt_request"

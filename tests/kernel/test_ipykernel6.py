@@ -22,6 +22,8 @@ CHOSEN = [  # what depends on ipykernel: streaming, routing, cells' names, inter
     "kernel/test_chat_cells.py::test_output_goes_to_the_cell_that_asked_and_ends_with_it",
     "kernel/test_background.py",
     "kernel/test_completion.py",
+    "kernel/test_panel.py::test_while_a_cell_computes_what_comes_where_cells_do_waits_for_its_end",
+    "kernel/test_panel.py::test_it_and_cells_share_one_conversation",
 ]
 
 

@@ -14,20 +14,29 @@ def panel(kernel):
     return kernel
 
 
-def told(cell):
-    """What the browser was told during a cell."""
-    contents = [content["data"].get("content", {}) for content in cell.of("comm_msg") if content["data"].get("method") == "custom"]
-    return [content for content in contents if "kind" in content]
+def told(*cells):
+    """What the browser was told of what these cells began, in order; but not that a question has come."""
+    messages = [message for cell in cells for message in (*cell.messages, *cell.later) if message["msg_type"] == "comm_msg"]
+    contents = [message["content"]["data"].get("content", {}) for message in messages]
+    return sorted((content for content in contents if "number" in content), key=lambda content: content["number"])
+
+
+def send(kernel, comm, subshell=None, **content):
+    """As the browser sends, to a thread of its own if it names one; what comes of it may come later."""
+    message = kernel.client.session.msg("comm_msg", {"comm_id": comm, "data": {"method": "custom", "content": content}})
+    if subshell is not None:
+        message["header"]["subshell_id"] = subshell
+    kernel.client.shell_channel.send(message)
+    return kernel.follow(message["header"]["msg_id"]).aside()
 
 
 def ask(kernel, **content):
-    """As the browser asks."""
-    data = {"method": "custom", "content": content}
-    message = kernel.client.session.msg("comm_msg", {"comm_id": kernel.value("shown.widget.comm.comm_id"), "data": data})
-    kernel.client.shell_channel.send(message)
-    cell = kernel.follow(message["header"]["msg_id"])
-    kernel.ignored.add(cell.id)  # what comes of it may come later
-    return cell.until(lambda cell: cell.of("status") and cell.of("status")[-1]["execution_state"] == "idle")
+    """As the browser asks, and waits until that was heard."""
+    return send(kernel, kernel.value("shown.widget.comm.comm_id"), **content).until(idle)
+
+
+def idle(cell):
+    return cell.of("status") and cell.of("status")[-1]["execution_state"] == "idle"
 
 
 def test_it_shows_a_widget_and_leaves_a_transcript(panel):
@@ -78,6 +87,7 @@ def test_what_the_browser_asks_is_done_and_a_mistake_is_told_there(panel):
     assert error["kind"] == "error" and "temperature" in error["text"]
     assert panel.value(f"{SESSION}.config.temperature") == 0.7
     ask(panel, kind="set", name="max_tokens", value=3)
+    assert told(ask(panel, kind="set", name="max_tokens", value="3"))[0]["kind"] == "error"
     ask(panel, kind="set", name="system", value="Be brief.")
     ask(panel, kind="send", text="hello")
     cell = panel.run("import time\nwhile len(shown.serialize()) < 3: time.sleep(0.01)")
@@ -85,11 +95,13 @@ def test_what_the_browser_asks_is_done_and_a_mistake_is_told_there(panel):
     assert panel.value("[m['role'] for m in shown.serialize()]") == ["system", "user", "assistant"]
     (error,) = told(ask(panel, kind="send", text=" "))
     assert error["kind"] == "error" and "empty" in error["text"]
+    (error,) = told(ask(panel, kind="dance"))
+    assert error["kind"] == "error" and error["text"] == "KeyError: 'dance'"  # raised, too, and in the Jupyter kernel's log
 
 
 def test_stop_ends_a_reply_and_keeps_it(panel):
     panel.run("%config NbLLM.max_tokens = 2000")
-    panel.run("handle = shown.send('Count to one thousand in words.')\nwhile len(handle.events) < 12: pass")
+    panel.run("handle = shown.send('Count to one thousand in words.')\nwhile len(handle.events) < 12: pass").aside()
     ask(panel, kind="stop")
     panel.run("reason = handle.wait()[-1].finish_reason")
     assert panel.value("reason") == "stopped" and panel.value("len(shown.serialize())") == 2
@@ -98,23 +110,23 @@ def test_stop_ends_a_reply_and_keeps_it(panel):
 
 
 def test_messages_are_numbered_and_one_who_comes_in_the_middle_is_told_what_was_sent(panel):
-    panel.run("handle = shown.send('Count to one thousand in words.', max_tokens=2000)\nwhile len(handle.events) < 12: pass")
+    cell = panel.run("handle = shown.send('Count to one thousand in words.', max_tokens=2000)\nwhile len(handle.events) < 12: pass").aside()
     asking = ask(panel, kind="hello")
-    cell = panel.run("shown.stop()\nhandle.wait()")
-    contents = [content for content in told(asking) + told(cell) if content["kind"] != "head"]
+    panel.run("shown.stop()\nhandle.wait()")
+    contents = [content for content in told(asking, cell) if content["kind"] != "head"]
     begun = next(n for n, content in enumerate(contents) if content.get("whole"))
     pending, after = contents[begun]["pending"], contents[begun + 1 :]
     text = pending["text"] + "".join(content.get("text", "") for content in after if content["kind"] == "reply")
     assert pending["question"].startswith("Count") and text == panel.value("shown.serialize()[-1]['content']")
-    numbers = [content["number"] for content in told(asking) + told(cell)]
+    numbers = [content["number"] for content in told(asking, cell)]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def test_a_question_that_comes_to_nothing_is_given_back(panel):
     (error,) = told(ask(panel, kind="send", text="\n"))
     assert error["ended"] and error["wrong"] and error["draft"] == "\n"
-    panel.run("%config NbLLM.max_tokens = 5\nshown.send('hello').wait()\nlong = shown.send('word ' * 20000)")
-    cell = panel.run("try: long.wait()\nexcept Exception as error: told = str(error)")
+    cell = panel.run("%config NbLLM.max_tokens = 5\nshown.send('hello').wait()\nlong = shown.send('word ' * 20000)").aside()
+    panel.run("try: long.wait()\nexcept Exception as error: told = str(error)")
     contents = told(cell)
     error = next(content for content in contents if content["kind"] == "error")
     assert error["draft"] == "word " * 20000 and error["text"] == panel.value("told")
@@ -125,9 +137,9 @@ def test_a_question_that_comes_to_nothing_is_given_back(panel):
 
 
 def test_a_question_whose_prompt_was_being_read_is_given_back(panel):
-    panel.run("shown.send('hello').wait()\nlong = shown.send('word ' * 6000)\n"
-              "while not any(type(event).__name__ == 'Prefill' for event in long.events): pass")  # fmt: skip
-    cell = panel.run("shown.stop()\nlong.wait()")
+    cell = panel.run("shown.send('hello').wait()\nlong = shown.send('word ' * 6000)\n"
+                     "while not any(type(event).__name__ == 'Prefill' for event in long.events): pass").aside()  # fmt: skip
+    panel.run("shown.stop()\nlong.wait()")
     (error,) = [content for content in told(cell) if content["kind"] == "error"]
     assert error["draft"] == "word " * 6000 and error["ended"] and not error["wrong"]
     assert error["text"] == "Stopped before the reply began." and panel.value("len(shown.serialize())") == 2
@@ -141,3 +153,53 @@ def test_a_conversation_that_was_saved_with_its_cache_is_not_read_again(panel, t
     panel.run("shown.send('Something else.').wait()")
     panel.run(f"shown.load({path!r}).wait()\nafter = shown.send('And?').wait()[-1].stats")
     assert panel.value("after.reused_tokens >= before.prompt_tokens + before.generated_tokens - 1")
+
+
+def test_a_system_prompt_waits_for_the_reply_that_is_written(panel):
+    panel.run("handle = shown.send('Count to one thousand in words.', max_tokens=2000)\nwhile len(handle.events) < 12: pass").aside()
+    ask(panel, kind="set", name="system", value="Be brief.")
+    assert panel.value("[handle.ended, shown.serialize()]") == [False, []]
+    last = "shown._session.submit(lambda stop: iter(())).wait()"
+    panel.run(f"shown.stop()\nhandle.wait()\n{last}")
+    assert panel.value("shown.serialize()[0]") == {"role": "system", "content": "Be brief."}
+    ask(panel, kind="set", name="system", value="")
+    panel.run(last)
+    assert panel.value("shown.serialize()[0]['role']") == "user"
+
+
+def test_while_a_cell_computes_what_comes_on_a_thread_of_its_own_is_answered_and_stopped(panel, tmp_path):
+    gate, comm = tmp_path / "gate", panel.value("shown.widget.comm.comm_id")
+    panel.run("%config NbLLM.max_tokens = 5")
+    request = panel.client.session.msg("create_subshell_request", {})
+    panel.client.control_channel.send(request)
+    panel.ignored.add(request["header"]["msg_id"])
+    thread = panel.client.get_control_msg(timeout=60)["content"]["subshell_id"]
+    computing = panel.start(f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)")
+    computing.until(lambda cell: cell.of("execute_input"))
+    try:
+        first = send(panel, comm, thread, kind="send", text="hello", view="mine")
+        first.until(lambda cell: any(content["kind"] == "all" for content in told(cell)))
+        assert first.of("comm_msg")[0]["data"]["content"] == {"kind": "taken", "view": "mine"}
+        asked, answered = told(first)[-1]["messages"]
+        assert asked["text"] == "hello" and answered["text"]
+        send(panel, comm, thread, kind="set", name="max_tokens", value=2000).until(idle)
+        second = send(panel, comm, thread, kind="send", text="Count to one thousand in words.")
+        second.until(lambda cell: any(content.get("text") for content in told(cell)))
+        send(panel, comm, thread, kind="stop").until(idle)
+        second.until(lambda cell: told(cell)[-1]["kind"] == "all")
+        assert "stopped" in [content for content in told(second) if content["kind"] == "reply"][-1]["footer"]
+    finally:
+        gate.touch()
+    assert computing.finish().reply["status"] == "ok"
+
+
+def test_while_a_cell_computes_what_comes_where_cells_do_waits_for_its_end(panel, tmp_path):
+    gate, comm = tmp_path / "gate", panel.value("shown.widget.comm.comm_id")
+    panel.run("%config NbLLM.max_tokens = 5")
+    computing = panel.start(f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\nbefore = len(shown.serialize())")
+    computing.until(lambda cell: cell.of("execute_input"))
+    asked = send(panel, comm, kind="send", text="hello")
+    gate.touch()
+    computing.finish()
+    asked.until(lambda cell: any(content["kind"] == "all" for content in told(cell)))
+    assert panel.value("before") == 0 and panel.value("shown.serialize()[0]['content']") == "hello"

@@ -4,12 +4,12 @@ import io
 import sys
 
 import pytest
-from fakes import tokens
+from fakes import fake_model, tokens
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
 from nbllm.catalogue import Pulling
-from nbllm.chat.conversation import Notice
+from nbllm.chat.conversation import Chat, Notice
 from nbllm.jupyter import display
 from nbllm.jupyter.session import Answering, Loading
 from nbllm.runtime.events import Done, Packing, Prefill, Stats
@@ -17,6 +17,7 @@ from nbllm.runtime.options import Sampling
 from nbllm.text import Text
 
 STATS = Stats(prompt_tokens=43, reused_tokens=31, generated_tokens=87, prefill_seconds=0.5, decode_seconds=2.0)
+CLUSTERS = "👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽 🇫🇷 é é̂ क्षि 각 שָׁ 𝒜"  # each one to the reader, of several characters or bytes
 HOSTILE = "<img src=x onerror=alert(1)>*_\x1b]0;title\x07"
 
 
@@ -173,3 +174,11 @@ def test_a_status_line_is_wiped_away_on_a_screen(terminal):
     written = terminal(events("Hello"), tty=True)
     assert written.startswith("\r\x1b[Kloading Some-Model\r\x1b[Kreading the prompt")
     assert written.rpartition("\r\x1b[K")[2] == terminal(events("Hello"))
+
+
+def test_what_is_one_to_the_reader_is_whole_in_the_end_wherever_it_was_split(notebook):
+    pieces = list(Chat(fake_model(CLUSTERS)).stream("say"))  # a token a byte
+    shown = [event.text for event in pieces if isinstance(event, Text)]
+    assert "".join(shown) == CLUSTERS and len(shown) == len(CLUSTERS)  # by characters, never by bytes
+    _, states = notebook([Answering("model", "0" * 16, 100, Sampling(seed=1), None), *pieces])
+    assert states[-1].data["text/plain"] == CLUSTERS and states[-1].data["text/markdown"].startswith(CLUSTERS)

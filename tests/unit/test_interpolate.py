@@ -1,9 +1,11 @@
 """`{name}` in a prompt and `--with`: only what is there, once, and nothing is evaluated."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from nbllm.errors import NbLLMError, OptionError
-from nbllm.jupyter.interpolate import Names, asked, attached, interpolate
+from nbllm.jupyter.interpolate import Names, asked, attached, interpolate, names
 
 
 class Thing:
@@ -95,3 +97,15 @@ def test_what_an_object_raises_is_one_line(reference, line):
 def test_a_prompt_is_told_from_what_was_attached_to_it(question):
     above, _ = attached(["x", "Err[7]", "fences"], Names({"x": 3, "fences": "````\na\n```"}, NUMBERED))
     assert asked(above + question) == question == asked(question)
+
+
+def test_a_cell_may_make_variables_while_they_are_looked_at():
+    class Hidden:
+        def __contains__(self, name):
+            shell.user_ns[f"made_when_{name}_was_seen"] = 1  # by another thread
+            return False
+
+    history = SimpleNamespace(input_hist_raw=["", "x"])
+    magics = SimpleNamespace(registry={"ChatMagics": SimpleNamespace(failures=SimpleNamespace(tracebacks={}))})
+    shell = SimpleNamespace(user_ns={"x": 3, "Out": {}}, user_ns_hidden=Hidden(), history_manager=history, magics_manager=magics)
+    assert names(shell)["x"] == 3

@@ -84,6 +84,13 @@ def test_a_saved_one_goes_on_under_the_name_of_its_file(shelf, tmp_path):
     assert shelf.export(tmp_path / "talk.md") == f"Wrote 3 exchanges to {tmp_path / 'talk.md'}."
 
 
+def test_a_system_prompt_is_that_of_the_conversation_which_goes_on(shelf):
+    assert shelf.instruct("Be brief.") == "The system prompt is set." and shelf.current.system == "Be brief."
+    shelf.new("other")
+    assert shelf.current.system is None and shelf.conversations["1"].system == "Be brief."
+    assert shelf.instruct("") == "There is no system prompt any more." and shelf.current.system is None
+
+
 MISTAKES = {
     "there is no conversation 'x'; %chat list shows them, %chat new begins one": lambda shelf: shelf.switch("x"),
     "there is a conversation '1' already; %chat switch 1 goes on with it": lambda shelf: shelf.new("1"),

@@ -2,11 +2,15 @@
 // markup, so nothing of a reply can run or be fetched; links are http(s) and mailto, and images are named, not loaded.
 
 const LONGEST_INLINE = 20000; // characters; what is longer is shown as it is
+const PIECE = 400; // characters of code that are made at once
 const DEEPEST = 8; // emphasis within emphasis, lists within lists
 const FENCE = /^ {0,3}(`{3,}|~{3,})[^\S\n]*([^\s`]*)[^\n`]*$/;
 const ITEM = /^(\s*)(?:([-*+])|(\d{1,9})[.)])\s+(.*)$/;
 const RULE = /^ {0,3}(?:(?:\*\s*){3,}|(?:-\s*){3,}|(?:_\s*){3,})$/;
-const MATH_BEGIN = /^\s*(\$\$|\\\[)/;
+const CODE = "(?<!`)(?<ticks>`+)(?!`)(?<code>[^\\n]{1,2000}?)(?<!`)\\k<ticks>(?!`)";
+const SQUARE = "\\\\\\[(?<square>[^]{1,2000}?)\\\\\\]", DISPLAY = "\\$\\$(?<display>[^$]{1,2000})\\$\\$";
+const ENDED = new RegExp(`${CODE}|${SQUARE}|${DISPLAY}`, "g"); // what of a line begins no formula on several lines
+const MOST_LINES = 60; // of one
 const KEYWORDS = new Set((
   "and as assert async await break case catch class const continue def default del do elif else enum except export extends false False " +
   "finally fn for from function global if impl import in interface is lambda let loop match mod mut new None nonlocal not null or pass " +
@@ -23,144 +27,209 @@ function element(tag, className, ...children) {
 
 // The text in blocks, each the source of one element. The last may still grow.
 function blocks(text) {
-  const found = [];
-  let lines = [], fence = null, math = false;
+  const found = [], all = text.split("\n");
+  let lines = [], fence = null, math = 0; // math: how many of the next lines are of a formula
   const end = () => { if (lines.some((line) => line.trim())) found.push(lines.join("\n")); lines = []; };
-  for (const line of text.split("\n")) {
+  all.forEach((line, n) => {
     const mark = FENCE.exec(line);
     if (fence) {
       lines.push(line);
       if (mark && mark[1].startsWith(fence) && !mark[2]) { fence = null; end(); }
     } else if (math) {
       lines.push(line);
-      if (/(\$\$|\\\])\s*$/.test(line)) { math = false; end(); }
+      math -= 1;
     } else if (mark) {
       end(); lines.push(line); fence = mark[1];
-    } else if (MATH_BEGIN.test(line)) {
-      end(); lines.push(line);
-      if (/\S\s*(\$\$|\\\])\s*$/.test(line.trim().slice(2))) end(); else math = true;
     } else if (!line.trim()) {
       // a list goes on after an empty line if what follows is indented or an item, which is seen only then
       if (lines.length && ITEM.test(lines[0])) lines.push(line); else end();
     } else {
       if (lines.length && ITEM.test(lines[0]) && !lines[lines.length - 1].trim() && !ITEM.test(line) && !/^\s/.test(line)) end();
-      if (/^ {0,3}#{1,6}\s/.test(line) || RULE.test(line)) { end(); lines.push(line); end(); }
-      else if (lines.length && ITEM.test(line) && !ITEM.test(lines[0]) && !/^\s/.test(line)) { end(); lines.push(line); }
-      else lines.push(line);
+      if (/^ {0,3}#{1,6}\s/.test(line) || RULE.test(line)) { end(); lines.push(line); end(); return; }
+      if (lines.length && ITEM.test(line) && !ITEM.test(lines[0]) && !/^\s/.test(line)) end();
+      lines.push(line);
+      math = formulaLines(all, n);
     }
-  }
+  });
   end();
   return found;
 }
 
-// One block as an element. `tools(code)` gives what stands beside code.
-function block(source, tools, depth = 0) {
+// How many lines after this one belong to a formula that begins in it; none if it does not end before an empty line.
+function formulaLines(lines, at) {
+  if (lines[at].length > LONGEST_INLINE) return 0;
+  const [begun] = /\\\[|\$\$/.exec(lines[at].replace(ENDED, "")) ?? [];
+  const end = begun === "$$" ? "$$" : "\\]";
+  for (let n = at + 1; begun && n <= at + MOST_LINES && lines[n]?.trim(); n += 1) if (lines[n].includes(end)) return n - at;
+  return 0;
+}
+
+// What grows is made of parts, and those whose source is as before stay as they are; so does the rest of what the last one is.
+const PARTS = new WeakMap(); // by the element they stand in: [{source, node}]
+const KEYS = new WeakMap(); // what must stay the same of an element for its parts to be of use
+
+function renew(parent, sources, make) {
+  const parts = PARTS.get(parent) ?? [];
+  let same = 0;
+  while (same < parts.length && same < sources.length && parts[same].source === sources[same]) same += 1;
+  const [first, ...rest] = parts.splice(same);
+  for (const { node } of rest) node.remove();
+  for (const source of sources.slice(same)) {
+    const old = parts.length === same ? first?.node : null;
+    const node = make(source, old);
+    if (node !== old) parent.append(node);
+    parts.push({ source, node });
+  }
+  if (first && parts[same]?.node !== first.node) first.node.remove();
+  PARTS.set(parent, parts);
+  return parent;
+}
+
+function reused(old, key, make) {
+  if (old && KEYS.get(old) === key) return old;
+  const made = make();
+  KEYS.set(made, key);
+  return made;
+}
+
+// One block as an element, which may be `old`, that of what its source begins with. `tools(code)` gives what stands beside code.
+function block(source, tools, depth = 0, old = null) {
   const lines = source.split("\n");
   const fence = FENCE.exec(lines[0]);
-  if (fence) return codeBlock(lines, fence, tools);
-  if (MATH_BEGIN.test(lines[0])) return element("div", "nbllm-math nbllm-display", mathText(source.trim()));
+  if (fence) return codeBlock(lines, fence, tools, old);
   const heading = /^ {0,3}(#{1,6})\s+(.*?)\s*#*$/.exec(lines[0]);
   if (heading) return inline(element(`h${Math.min(6, heading[1].length + 2)}`, ""), heading[2]);
   if (RULE.test(lines[0]) && lines.length === 1) return element("hr", "");
   if (lines.every((line) => /^\s*>/.test(line))) {
-    const quote = element("blockquote", "");
-    const inner = lines.map((line) => line.replace(/^\s*> ?/, "")).join("\n");
-    if (depth < DEEPEST) for (const each of blocks(inner)) quote.append(block(each, tools, depth + 1));
-    else quote.append(inner);
-    return quote;
+    const quote = reused(old, "quote", () => element("blockquote", ""));
+    return filled(quote, lines.map((line) => line.replace(/^\s*> ?/, "")).join("\n"), tools, depth);
   }
-  if (ITEM.test(lines[0])) return list(lines, tools, depth);
-  if (lines.length > 1 && lines[0].includes("|") && /^[\s|:-]*-[\s|:-]*$/.test(lines[1]) && lines[1].includes("|")) return table(lines);
-  const paragraph = element("p", "");
-  lines.forEach((line, n) => {
-    inline(paragraph, line.replace(/( {2,}|\\)$/, ""));
-    if (n + 1 < lines.length) paragraph.append(/( {2,}|\\)$/.test(line) ? element("br", "") : "\n");
-  });
-  return paragraph;
+  if (ITEM.test(lines[0])) return list(lines, tools, depth, old);
+  if (lines.length > 1 && lines[0].includes("|") && /^[\s|:-]*-[\s|:-]*$/.test(lines[1]) && lines[1].includes("|")) return table(lines, old);
+  return inline(element("p", ""), source.trim());
 }
 
-function codeBlock(lines, fence, tools) {
+// What stands in a quotation or an item.
+function filled(parent, text, tools, depth) {
+  if (depth < DEEPEST) return renew(parent, blocks(text), (source, old) => block(source, tools, depth + 1, old));
+  parent.replaceChildren(text);
+  return parent;
+}
+
+function codeBlock(lines, fence, tools, old) {
   const closed = lines.length > 1 && FENCE.exec(lines[lines.length - 1])?.[1].startsWith(fence[1]);
   const code = lines.slice(1, closed ? -1 : undefined).join("\n");
-  const language = fence[2].toLowerCase();
-  const shown = element("code", "");
-  highlight(shown, code, language);
-  return element("div", "nbllm-code", element("div", "nbllm-code-bar", element("span", "", fence[2]), ...tools(code)), element("pre", "", shown));
-}
-
-function highlight(parent, code, language) {
-  if (code.length > LONGEST_INLINE) { parent.append(code); return; }
-  const comment = HASH.has(language) ? "#[^\\n]*" : "\\/\\/[^\\n]*|\\/\\*[\\s\\S]*?\\*\\/|--[^\\n]*";
-  const pattern = new RegExp(`(${comment})|("""[\\s\\S]*?"""|'''[\\s\\S]*?'''|"(?:\\\\.|[^"\\\\\\n])*"|'(?:\\\\.|[^'\\\\\\n])*')|(\\b\\d[\\w.]*)|([A-Za-z_]\\w*)`, "g");
-  let at = 0;
-  for (const match of code.matchAll(pattern)) {
-    const kind = match[1] ? "comment" : match[2] ? "string" : match[3] ? "number" : KEYWORDS.has(match[4]) ? "keyword" : null;
-    if (!kind) continue;
-    parent.append(code.slice(at, match.index), element("span", `nbllm-${kind}`, match[0]));
-    at = match.index + match[0].length;
-  }
-  parent.append(code.slice(at));
-}
-
-function list(lines, tools, depth) {
-  const first = ITEM.exec(lines[0]);
-  const made = element(first[2] ? "ul" : "ol", "");
-  if (first[3] && first[3] !== "1") made.start = Number(first[3]);
-  let item = null, inner = [];
-  const end = () => {
-    if (!item) return;
-    if (depth >= DEEPEST) item.append(inner.join("\n"));
-    else for (const each of blocks(inner.join("\n"))) {
-      const node = block(each, tools, depth + 1);
-      if (node.tagName === "P" && !item.childNodes.length) item.append(...node.childNodes); else item.append(node);
-    }
-    made.append(item);
-  };
-  for (const line of lines) {
-    const match = ITEM.exec(line);
-    if (match && match[1].length <= first[1].length + 1) { end(); item = element("li", ""); inner = [match[4]]; }
-    else inner.push(line.replace(/^\s{1,4}/, ""));
-  }
-  end();
+  const plain = code.length > LONGEST_INLINE, pattern = tokens(fence[2].toLowerCase());
+  const made = reused(old, `code ${plain} ${fence[2]}`, () => {
+    const shown = element("code", "");
+    const bar = element("div", "nbllm-code-bar", element("span", "", fence[2]), ...tools(() => shown.textContent));
+    return element("div", "nbllm-code", bar, element("pre", "", shown));
+  });
+  renew(made.querySelector("code"), pieces(code, plain ? /$^/g : pattern), (source) => highlight(source, plain ? /$^/g : pattern));
   return made;
 }
 
-function table(lines) {
-  const cells = (line) => line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
-  const row = (line, tag) => element("tr", "", ...cells(line).map((cell) => inline(element(tag, ""), cell)));
-  const body = element("tbody", "", ...lines.slice(2).map((line) => row(line, "td")));
-  return element("div", "nbllm-table", element("table", "", element("thead", "", row(lines[0], "th")), body));
+// Comment, string, number or name in code of this language.
+function tokens(language) {
+  const comment = HASH.has(language) ? "#[^\\n]*" : "\\/\\/[^\\n]*|\\/\\*[^]*?\\*\\/|--[^\\n]*";
+  const string = `"""[^]*?"""|'''[^]*?'''|"(?:\\\\.|[^"\\\\\\n])*"|'(?:\\\\.|[^'\\\\\\n])*'`;
+  return new RegExp(`(?<comment>${comment})|(?<string>${string})|(?<number>\\b\\d[\\w.]*)|(?<name>[A-Za-z_]\\w*)`, "g");
 }
 
+// Code in pieces of some lines, none of which ends within a comment or a string.
+function pieces(code, pattern) {
+  const inner = [...code.matchAll(pattern)].filter(([text]) => text.includes("\n"));
+  const found = [];
+  let from = 0;
+  for (let end = code.indexOf("\n"); end >= 0; end = code.indexOf("\n", end + 1)) {
+    while (inner.length && inner[0].index + inner[0][0].length <= end) inner.shift();
+    if (end - from < PIECE || inner[0]?.index <= end) continue;
+    found.push(code.slice(from, end + 1));
+    from = end + 1;
+  }
+  return [...found, code.slice(from)];
+}
+
+function highlight(code, pattern) {
+  const shown = element("span", "");
+  let at = 0;
+  for (const { 0: text, index, groups } of code.matchAll(pattern)) {
+    const kind = groups.name === undefined ? ["comment", "string", "number"].find((name) => groups[name] !== undefined) : "keyword";
+    if (kind === "keyword" && !KEYWORDS.has(text)) continue;
+    shown.append(code.slice(at, index), element("span", `nbllm-${kind}`, text));
+    at = index + text.length;
+  }
+  shown.append(code.slice(at));
+  return shown;
+}
+
+function list(lines, tools, depth, old) {
+  const first = ITEM.exec(lines[0]), start = first[3] ?? "";
+  const made = reused(old, `list ${start}`, () => {
+    const node = element(first[2] ? "ul" : "ol", "");
+    if (start && start !== "1") node.start = Number(start);
+    return node;
+  });
+  const items = [];
+  for (const line of lines) {
+    const match = ITEM.exec(line);
+    if (match && match[1].length <= first[1].length + 1) items.push([match[4]]);
+    else items[items.length - 1].push(line.replace(/^\s{1,4}/, ""));
+  }
+  return renew(made, items.map((inner) => inner.join("\n")), (source, before) => filled(before ?? element("li", ""), source, tools, depth));
+}
+
+function table(lines, old) {
+  const cells = (line) => line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
+  const row = (line, tag) => element("tr", "", ...cells(line).map((cell) => inline(element(tag, ""), cell)));
+  const made = reused(old, `table ${lines[0]}`, () =>
+    element("div", "nbllm-table", element("table", "", element("thead", "", row(lines[0], "th")), element("tbody", ""))));
+  renew(made.querySelector("tbody"), lines.slice(2), (line) => row(line, "td"));
+  return made;
+}
+
+// What stands within a line. Mathematics is what a cell takes for it, too (jupyter/markdown.py).
 const INLINE = new RegExp([
-  "\\\\([!-/:-@[-`{-~])", // 1: an escaped character
-  "(`+)([^`][\\s\\S]*?)\\2(?!`)", // 2, 3: code
-  "\\\\\\(([\\s\\S]+?)\\\\\\)|\\$(?!\\s)([^$\\n]+?)(?<!\\s)\\$(?!\\d)", // 4, 5: math
-  "!\\[([^\\]\\n]*)\\]\\(([^()\\s]*(?:\\([^()\\s]*\\)[^()\\s]*)*)[^)\\n]*\\)", // 6, 7: an image
-  "\\[([^\\]\\n]*)\\]\\(([^()\\s]*(?:\\([^()\\s]*\\)[^()\\s]*)*)[^)\\n]*\\)", // 8, 9: a link
-  "<?(https?:\\/\\/[^\\s<>()\\[\\]]+[^\\s<>()\\[\\].,;:!?'\"])>?", // 10: an address
-  "(\\*\\*|__)(?=\\S)([\\s\\S]*?\\S)\\11", // 11, 12: strong
-  "~~(?=\\S)([\\s\\S]*?\\S)~~", // 13: struck out
-  "\\*(?=[^\\s*])([\\s\\S]*?[^\\s*])\\*(?!\\*)", // 14: emphasis
-  "(?<![\\w])_(?=[^\\s_])([\\s\\S]*?[^\\s_])_(?![\\w])", // 15: the same
+  CODE,
+  "\\\\\\((?<round>[^\\n]{1,1000}?)\\\\\\)",
+  SQUARE,
+  DISPLAY,
+  "\\$(?=[^\\s$])(?<dollars>[^$\\n]{1,1000})(?<![\\s\\\\])\\$(?!\\d)",
+  "(?<end>\\\\|(?<! ) {2,})\\n",
+  "\\\\(?<escaped>[!-/:-@[-`{-~])",
+  "(?<image>!)?\\[(?<label>[^\\]\\n]*)\\]\\((?<target>[^()\\s]*(?:\\([^()\\s]*\\)[^()\\s]*)*)[^)\\n]*\\)",
+  "<?(?<address>https?:\\/\\/[^\\s<>()\\[\\]]+[^\\s<>()\\[\\].,;:!?'\"])>?",
+  "(?<stars>\\*\\*|__)(?=\\S)(?<strong>[^]*?\\S)\\k<stars>",
+  "~~(?=\\S)(?<del>[^]*?\\S)~~",
+  "\\*(?=[^\\s*])(?<em>[^]*?[^\\s*])\\*(?!\\*)",
+  "(?<!\\w)_(?=[^\\s_])(?<low>[^]*?[^\\s_])_(?!\\w)",
 ].join("|"), "g");
+
+const within = (tag, source, depth) => inline(element(tag, ""), source, depth);
+const MADE = { // of what was found, how deep it stands, and all that it was found in
+  code: (code) => element("code", "", code.replace(/^ (.*) $/, "$1")),
+  round: (source) => mathematics(source, false),
+  square: (source) => mathematics(source, true),
+  display: (source) => mathematics(source, true),
+  dollars: (source) => mathematics(source, false),
+  end: () => element("br", ""),
+  escaped: (character) => character,
+  image: (mark, depth, { groups }) => element("span", "nbllm-image", `[image, not loaded: ${groups.label || groups.target}]`),
+  target: (address, depth, match) => link(address, (node) => inline(node, match.groups.label, depth), match[0]),
+  address: (address, depth, match) => link(address, (node) => node.append(address), match[0]),
+  strong: (source, depth) => within("strong", source, depth),
+  del: (source, depth) => within("del", source, depth),
+  em: (source, depth) => within("em", source, depth),
+  low: (source, depth) => within("em", source, depth),
+};
 
 function inline(parent, text, depth = 0) {
   if (text.length > LONGEST_INLINE || depth > DEEPEST) { parent.append(text); return parent; }
   let at = 0;
-  for (const m of text.matchAll(INLINE)) {
-    parent.append(text.slice(at, m.index));
-    at = m.index + m[0].length;
-    const inner = (tag, source) => inline(element(tag, ""), source, depth + 1);
-    if (m[1] !== undefined) parent.append(m[1]);
-    else if (m[3] !== undefined) parent.append(element("code", "", m[3].replace(/^ (.*) $/, "$1")));
-    else if (m[4] !== undefined || m[5] !== undefined) parent.append(element("span", "nbllm-math", mathText(m[4] ?? m[5])));
-    else if (m[7] !== undefined) parent.append(element("span", "nbllm-image", `[image, not loaded: ${m[6] || m[7]}]`));
-    else if (m[9] !== undefined) parent.append(link(m[9], (node) => inline(node, m[8], depth + 1), m[0]));
-    else if (m[10] !== undefined) parent.append(link(m[10], (node) => node.append(m[10]), m[0]));
-    else if (m[12] !== undefined) parent.append(inner("strong", m[12]));
-    else if (m[13] !== undefined) parent.append(inner("del", m[13]));
-    else parent.append(inner("em", m[14] ?? m[15]));
+  for (const match of text.matchAll(INLINE)) {
+    const kind = Object.keys(MADE).find((name) => match.groups[name] !== undefined);
+    parent.append(text.slice(at, match.index), MADE[kind](match.groups[kind], depth + 1, match));
+    at = match.index + match[0].length;
   }
   parent.append(text.slice(at));
   return parent;
@@ -177,15 +246,4 @@ function link(address, fill, source) {
   node.title = url.href; // where it leads, whatever its text says
   fill(node);
   return node;
-}
-
-// TeX as people read it where nothing typesets it: the commonest commands become their characters.
-const TEX = { alpha: "α", beta: "β", gamma: "γ", delta: "δ", epsilon: "ε", theta: "θ", lambda: "λ", mu: "μ", pi: "π", rho: "ρ", sigma: "σ",
-  tau: "τ", phi: "φ", omega: "ω", Delta: "Δ", Sigma: "Σ", Omega: "Ω", sum: "∑", prod: "∏", int: "∫", infty: "∞", partial: "∂", nabla: "∇",
-  cdot: "·", times: "×", div: "÷", pm: "±", leq: "≤", le: "≤", geq: "≥", ge: "≥", neq: "≠", ne: "≠", approx: "≈", to: "→", rightarrow: "→",
-  in: "∈", forall: "∀", exists: "∃", sqrt: "√", ldots: "…", cdots: "⋯", quad: " ", left: "", right: "", text: "", mathrm: "", mathbf: "" };
-
-function mathText(source) {
-  return source.replace(/^(\$\$|\\\[)\s*|\s*(\$\$|\\\])$/g, "").replace(/\\frac\{([^{}]*)\}\{([^{}]*)\}/g, "($1)/($2)")
-    .replace(/\\([A-Za-z]+)\s?/g, (whole, name) => TEX[name] ?? whole).replace(/\\[,;! ]/g, " ");
 }

@@ -1,13 +1,23 @@
 // The chat panel in the browser: shows what the Jupyter kernel tells, and tells it what the user does. Knows nothing of models.
 
 const AT_BOTTOM = 40; // pixels from the end within which the view follows what is written
+const PATIENCE = 300; // milliseconds until the user is told that the Jupyter kernel has not heard yet
+const BUSY = "Waiting for the Jupyter kernel, which is busy: it takes this up when the running cell has ended.";
+const STOPPING = "To be stopped: waiting for the Jupyter kernel, which is busy, until the running cell has ended.";
 
 function render({ model, el }) {
   const root = element("section", "nbllm-panel");
   root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes keys that are typed here
   root.dataset.jpSuppressContextMenu = "true";
   root.setAttribute("aria-label", "Chat with the local model");
-  const ask = (kind, content = {}) => model.send({ kind, ...content });
+  const view = Math.random().toString(36).slice(2); // several views of the panel may ask
+  let untaken = []; // what was asked and has not reached the Jupyter kernel yet
+  const ask = (kind, content = {}) => {
+    const asked = { kind };
+    untaken.push(asked);
+    setTimeout(() => { if (untaken.includes(asked)) wait(); }, PATIENCE);
+    model.send({ kind, view, ...content });
+  };
   const button = (text, label, run) => {
     const made = element("button", "", text);
     made.type = "button";
@@ -39,6 +49,9 @@ function render({ model, el }) {
   latest.className = "nbllm-latest";
   const state = element("div", "nbllm-state");
   state.setAttribute("role", "status");
+  const waits = element("div", "nbllm-waits");
+  waits.setAttribute("role", "status");
+  const wait = () => { waits.textContent = !untaken.length ? "" : untaken.some(({ kind }) => kind === "stop") ? STOPPING : BUSY; };
   const input = element("textarea", "nbllm-input");
   input.rows = 2;
   input.placeholder = "Write to the model. Enter sends, Shift+Enter begins a new line.";
@@ -48,7 +61,7 @@ function render({ model, el }) {
   const undo = button("Undo", "Take back the last exchange", () => ask("undo"));
   const retry = button("Retry", "Ask the last question again", () => ask("rerun"));
   const clear = button("New", "Start a new conversation; this one is kept", () => ask("clear"));
-  root.append(element("div", "nbllm-head", name, models, count), more, log, latest, state,
+  root.append(element("div", "nbllm-head", name, models, count), more, log, latest, waits, state,
     element("div", "nbllm-row", input, send), element("div", "nbllm-row nbllm-tools", retry, undo, clear));
   el.append(root);
 
@@ -69,8 +82,8 @@ function render({ model, el }) {
   const copy = (text, from) => navigator.clipboard?.writeText(text).then(() => say("Copied."), () => say("The browser does not allow copying here."))
     ?? say("The browser does not allow copying here.");
   const tools = (code) => [
-    button("Copy", "Copy this code", () => copy(code)),
-    button("Insert", "Put this code into a new cell below", () => insert(code)),
+    button("Copy", "Copy this code", () => copy(code())),
+    button("Insert", "Put this code into a new cell below", () => insert(code())),
   ];
 
   // JupyterLab and Notebook give a widget's manager the notebook's document, in which a cell can be made; others do not.
@@ -84,22 +97,7 @@ function render({ model, el }) {
     say("Put into a new cell below; nothing was run.");
   }
 
-  // Text that may grow: only the blocks that changed are made anew.
-  function growing(parent) {
-    let made = []; // {source, node}
-    return (text) => {
-      const sources = blocks(text);
-      let same = 0;
-      while (same < made.length && same < sources.length && made[same].source === sources[same]) same += 1;
-      for (const { node } of made.slice(same)) node.remove();
-      made = made.slice(0, same);
-      for (const source of sources.slice(same)) {
-        const node = block(source, tools);
-        parent.append(node);
-        made.push({ source, node });
-      }
-    };
-  }
+  const growing = (parent) => (text) => renew(parent, blocks(text), (source, old) => block(source, tools, 0, old));
 
   function thoughtOf(parent, open) {
     const body = element("div", "nbllm-thought");
@@ -157,6 +155,7 @@ function render({ model, el }) {
     allow();
   }
 
+  // waiting : for other jobs; null if it is not known yet
   function begin(text, again, waiting) {
     drop();
     if (again && shown.length) for (const { node } of shown.slice(-2)) node.hidden = true;
@@ -167,7 +166,8 @@ function render({ model, el }) {
     node.append(notices, body, footer);
     log.append(asked, node);
     pending = { asked, node, notices, body, footer, text: "", think: "", show: growing(body), thought: null, done: false };
-    busyNow(true, waiting ? "waiting for what was asked before" : "waiting for the model");
+    busyNow(true, waiting === null ? "" : waiting ? "waiting for what was asked before" : "waiting for the model");
+    log.classList.remove("nbllm-empty");
   }
 
   function drop() {
@@ -273,6 +273,7 @@ function render({ model, el }) {
     error: (told) => {
       if (told.ended) {
         if (pending && !pending.text && !pending.think) drop();
+        log.classList.toggle("nbllm-empty", !shown.length && !pending);
         busyNow(false, "");
         input.value ||= told.draft ?? "";
       }
@@ -282,6 +283,11 @@ function render({ model, el }) {
   // Messages are numbered. Who missed one, or has come in the middle, asks for all, and heeds nothing before that has come.
   let heeded = null;
   const listen = (told) => {
+    if (told.kind === "taken") {
+      if (told.view === view) untaken.shift();
+      wait();
+      return;
+    }
     if (told.whole) heeded = told.number;
     else if (heeded === null) return;
     else if (told.number !== heeded + 1) { heeded = null; ask("hello"); return; }
@@ -295,7 +301,7 @@ function render({ model, el }) {
     const text = input.value;
     if (!text.trim()) return;
     input.value = "";
-    begin(text, false, false); // Stop is there from this moment
+    begin(text, false, null); // Stop is there from this moment
     log.scrollTop = log.scrollHeight;
     ask("send", { text });
   }
