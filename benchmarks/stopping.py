@@ -7,9 +7,9 @@ the cell's reply is here; the panel is stopped by its button, until the browser 
 further question must be answered, and after all trials the Jupyter kernel must have as many threads and open files as
 before. Printed are the median, the 99th percentile and the longest.
 
-"full" reads the end of the longest prompt that fits in the default model's context; "long" of one of 30,000 tokens, with a
-random model of the same width that has a tenth of the layers, since a stop never waits for more than a part of a layer;
-"schema" is checked and compiled, one of 94 kB, with a copy of the model that claims a context in which it fits.
+"full" reads the end of the longest prompt that fits in the default model's context; "long" of one of 30,000 tokens,
+with a random model of the same width that has a tenth of the layers, since a stop never waits for more than a part of a
+layer; "schema" is checked and compiled, one of 94 kB, with a copy of the model that claims a context in which it fits.
 """
 
 import argparse

@@ -17,8 +17,8 @@ SOURCES = Path(__file__).resolve().parents[1] / "kernels_src"
 
 # What the results depend on is as in kernels_src/meson.build; the rest is for a short compilation.
 FLAGS = [
-    "-std=c++17", "-O1", "-DINLINE=inline", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-w", "-Wno-psabi",
-    "-shared", "-fPIC", "-fopenmp", "-fvisibility=hidden",
+    "-std=c++17", "-O1", "-DINLINE=inline", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-w",
+    "-Wno-psabi", "-shared", "-fPIC", "-fopenmp", "-fvisibility=hidden",
     "-DNDEBUG", "-DENABLE_PYTHON_MODULE", "-D__PYTHRAN__=3", "-DPYTHRAN_BLAS_NONE",
 ]  # fmt: skip
 PROCESSOR_FLAGS = {  # variant -> as in kernels_src/meson.build
@@ -41,7 +41,9 @@ def translate(kernel, folder):
     return text
 
 
-def compile(text, variant, folder, compiler=None, python_headers=None, numpy_headers=None, suffix=None, flags=(), more=()):
+def compile(
+    text, variant, folder, compiler=None, python_headers=None, numpy_headers=None, suffix=None, flags=(), more=()
+):
     """Path of the extension module made of C++ text, in the folder of its variant.
 
     By default with this system's compiler and for this Python: its headers, and the suffix of its extension modules.
@@ -51,7 +53,11 @@ def compile(text, variant, folder, compiler=None, python_headers=None, numpy_hea
 
     out = folder / variant / (text.stem + (suffix or sysconfig.get_config_var("EXT_SUFFIX")))
     out.parent.mkdir(parents=True, exist_ok=True)
-    headers = python_headers or sysconfig.get_paths()["include"], numpy_headers or np.get_include(), pythran.get_include()
+    headers = (
+        python_headers or sysconfig.get_paths()["include"],
+        numpy_headers or np.get_include(),
+        pythran.get_include(),
+    )
     subprocess.run(
         [*shlex.split(compiler or os.environ.get("CXX", "c++")), *FLAGS, *(flags or PROCESSOR_FLAGS[variant]), *more]
         + [option for header in headers for option in ("-isystem", header)]

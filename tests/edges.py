@@ -1,4 +1,5 @@
-"""What kernels must bear: memory that begins anywhere and held anything, no tokens at all, numbers at the ends of their range."""
+"""What kernels must bear: memory that begins anywhere and held anything, no tokens at all,
+numbers at the ends of their range."""
 
 import numpy as np
 from product_runs import KINDS, SCALES, random_blocks
@@ -14,7 +15,8 @@ FINITE = np.array(
     [0.0, -0.0, 1e-45, -1e-40, 1.17549435e-38, 1e-30, 1.0, -65504.0, 65520.0, 1e30, 3.4e38, -3.4028235e38], np.float32
 )
 NOT_FINITE = np.array([np.inf, -np.inf, np.nan], np.float32)
-ACTIVATIONS = ("_f", "_x", "_xd", "_xs", "_xm", "_xl", "_xr", "_scratch", "_peaks")  # of an engine: each step writes first
+# of an engine: each step writes first
+ACTIVATIONS = ("_f", "_x", "_xd", "_xs", "_xm", "_xl", "_xr", "_scratch", "_peaks")
 
 
 def _moved(array):
@@ -72,8 +74,8 @@ def columns(kind):
 
 
 def extreme_blocks(name):
-    """uint8 (rows, row_bytes): random rows, in each of which one extreme stands for every half-precision number of a block,
-    or for every fifth number of a row without blocks."""
+    """uint8 (rows, row_bytes): random rows, in each of which one extreme stands for every half-precision number of a
+    block, or for every fifth number of a row without blocks."""
     kind, random = KINDS[name], np.random.default_rng(4)
     floats = np.concatenate([FINITE, NOT_FINITE])
     plain = {"F32": floats, "F16": HALVES, "BF16": (floats.view(np.uint32) >> 16).astype(np.uint16)}
@@ -89,7 +91,8 @@ def extreme_blocks(name):
 
 
 def extreme_activations(name, extremes):
-    """float32 (tokens, columns): rows of usual numbers, each with some of one extreme; and then rows of nothing else."""
+    """float32 (tokens, columns): rows of usual numbers, each with some of one extreme;
+    and then rows of nothing else."""
     random = np.random.default_rng(5)
     some = random.standard_normal((len(extremes), columns(KINDS[name]))).astype(np.float32)
     some[:, 3::7] = extremes[:, None]

@@ -1,7 +1,8 @@
-"""What compiled kernels are put through to be compared with the uncompiled ones: small models, and every single function.
+"""What compiled kernels are put through to be compared with the uncompiled ones: small models,
+and every single function.
 
-The same runs are made here, in processes on emulated processors, and by the uncompiled kernels; what they give must have
-the same bits.
+The same runs are made here, in processes on emulated processors, and by the uncompiled kernels; what they give must
+have the same bits.
 """
 
 import importlib
@@ -28,13 +29,18 @@ IDS = np.random.default_rng(1).integers(0, VOCAB, 200).tolist()
 KINDS = {kind.name: kind for id, kind in BLOCK_TYPES.items() if kind.name in LAYOUTS and id not in OF_2023}
 SMALL = {"width": 256, "heads": 2, "kv_heads": 1, "head_dim": 16, "feed_forward": 32}  # wide enough for all block types
 RUNS = {name: (SMALL | {"block_type": name}, (1, 3, 7)) for name in KINDS}
-RUNS["three heads to one"] = ({"block_type": "Q4_1", "heads": 6, "kv_heads": 2, "width": 96, "rope_freqs": True}, (1, 3, 7))
+RUNS["three heads to one"] = (
+    {"block_type": "Q4_1", "heads": 6, "kv_heads": 2, "width": 96, "rope_freqs": True},
+    (1, 3, 7),
+)
 RUNS["over the border of a page"] = ({"block_type": "F32", "heads": 1, "kv_heads": 1, "head_dim": 32}, (126, 1, 3, 5))
 CACHE_BITS = {"with a cache of 8 bits": 8, "with a cache of 32 bits": 32}
 for _name in CACHE_BITS:
     RUNS[_name] = RUNS["over the border of a page"]
 # other architectures, which have every stage between them; some with windows that end within the first of two pages
-_STAGES = {"gemma2": dict(window=100), "gemma3": dict(window=5, layers=6), "gpt2": {}, "stablelm-12b": {}, "qwen2moe": {}}
+_STAGES = {
+    "gemma2": dict(window=100), "gemma3": dict(window=5, layers=6), "gpt2": {}, "stablelm-12b": {}, "qwen2moe": {},
+}  # fmt: skip
 for _name, _changed in _STAGES.items():
     RUNS[_name] = (replace(architectures.MODELS[_name], **{"layers": 2, "context": 256} | _changed), (1, 4))
 
@@ -83,7 +89,8 @@ def write_model(folder, run):
 
 
 def logits(kernel, path, steps, threads=1, prepare=None):
-    """float32 (n, VOCAB): the logits that a kernel gives to the last tokens, at most 32, of each step of the tokens IDS.
+    """float32 (n, VOCAB): the logits that a kernel gives to the last tokens, at most 32,
+    of each step of the tokens IDS.
 
     prepare : called with the engine before its first step
     """
@@ -170,7 +177,9 @@ def probe(kernel):
         kernel.halves(np.arange(n, dtype=np.uint16), part, results[f"widened {i}"], results[f"narrowed {i}"], n)
 
     ties = np.arange(-64, 64) + 0.5
-    v = np.concatenate([ties, random.uniform(-1.076e9, 1.085e9, 1024), random.uniform(-300, 300, 1024)]).astype(np.float32)
+    v = np.concatenate([ties, random.uniform(-1.076e9, 1.085e9, 1024), random.uniform(-300, 300, 1024)]).astype(
+        np.float32
+    )
     w = random.integers(0, 256, v.size, dtype=np.uint8)
     results["integers"] = np.zeros(7 * v.size, np.float32)
     results["int8"] = np.zeros(v.size, np.int8)
@@ -180,7 +189,9 @@ def probe(kernel):
     n = 16 * 64
     w = random.integers(-127, 128, 32 * n).astype(np.int8).view(np.uint8)
     x = random.integers(-127, 128, 2 * n).astype(np.int8)
-    for i, (weight, activation) in enumerate([(255, 127), (255, -127), (127, 127), (129, 127), (129, -127), (15, -127)]):
+    for i, (weight, activation) in enumerate(
+        [(255, 127), (255, -127), (127, 127), (129, 127), (129, -127), (15, -127)]
+    ):
         w[512 * i : 512 * (i + 1)], x[32 * i : 32 * (i + 1)] = weight, activation  # the largest sums
     results["products"] = np.zeros(5 * n, np.float32)
     kernel.products(w, x, results["products"], n)
@@ -188,7 +199,8 @@ def probe(kernel):
 
 
 def differences(got, expected):
-    """For each name in one of two results whose arrays differ in any bit: how many elements do. NaNs are all the same."""
+    """For each name in one of two results whose arrays differ in any bit: how many elements do.
+    NaNs are all the same."""
     found = {}
     for name in {**got, **expected}:
         a, b = got[name], expected[name]

@@ -64,7 +64,8 @@ def product(kernel, blocks, kind, x):
     kernel.step(
         table, none, none, np.concatenate([piece.copy() for piece in packer.pack()]), f, q, scale, total, *scaled,
         half, half, small, small, none, none, 16, none, none, np.zeros(1, np.int32), np.zeros(5, np.int32),
-        np.zeros(2 * len(table), np.int32), np.zeros(2 * tokens, np.int64), np.zeros((1, 4), np.int64), np.zeros(1, np.int64),
+        np.zeros(2 * len(table), np.int32), np.zeros(2 * tokens, np.int64), np.zeros((1, 4), np.int64),
+        np.zeros(1, np.int64),
         np.arange(tokens), 0, 2,
     )  # fmt: skip
     with np.errstate(invalid="ignore"):

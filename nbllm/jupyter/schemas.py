@@ -26,8 +26,8 @@ def schema(shell, given) -> Schema | None:
 
 
 def _apart(function):
-    """What the function gives, from a thread of its own: compiled code, as that which checks a schema, cannot be interrupted
-    on the main one. After an interrupt it is left to end by itself."""
+    """What the function gives, from a thread of its own: compiled code, as that which checks a schema, cannot be
+    interrupted on the main one. After an interrupt it is left to end by itself."""
     ended = queue.SimpleQueue()
 
     def run():

@@ -93,7 +93,8 @@ class Session:
         return not all(handle.ended for handle in self._running)
 
     def stop(self) -> int:
-        """Stop what is running and what waits for its turn, from any thread, cell or no cell; returns how many there were."""
+        """Stop what is running and what waits for its turn, from any thread, cell or no cell;
+        returns how many there were."""
         running = [handle for handle in self._running if not handle.ended]
         for handle in running:
             handle.stop()
@@ -112,9 +113,9 @@ class Session:
     ):  # fmt: skip
         """The job that asks: loads the model if need be, then yields what the conversation yields.
 
-        system : replaces the conversation's system prompt; new : starts a new conversation first; schema, alternatives :
-        as of `Chat.stream`; cell : which cell of a notebook this is the question of, so that asking it again takes the
-        conversation back to there.
+        system : replaces the conversation's system prompt; new : starts a new conversation first;
+        schema, alternatives : as of `Chat.stream`; cell : which cell of a notebook this is the question of, so that
+        asking it again takes the conversation back to there.
         """
 
         def job(stop):

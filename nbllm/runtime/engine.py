@@ -281,15 +281,17 @@ class Engine:
 
 
 def together(queries):
-    """How many sequences attention goes over at once, where each has so many queries of a key/value head: no place among
-    eight is left empty, if that is possible."""
+    """How many sequences attention goes over at once, where each has so many queries of a key/value head: no place
+    among eight is left empty, if that is possible."""
     return max(1, min(8 // gcd(8, queries), MOST_QUERIES // queries))
 
 
 def attended(parts, most):
-    """The spans of tokens that attention goes over at once, and the lists of pages that they name (`kernels_src/step.py`).
+    """The spans of tokens that attention goes over at once, and the lists of pages that they name
+    (`kernels_src/step.py`).
 
-    Sequences that compute a token each and begin with the same pages, as those with the same instruction do, are one span.
+    Sequences that compute a token each and begin with the same pages, as those with the same instruction do, are one
+    span.
 
     Parameters
     ----------

@@ -10,7 +10,8 @@ from nbllm.runtime.engine import Engine
 from nbllm.runtime.options import Sampling
 
 PATTERNS = {
-    "nan": b"\xff\xff", "infinity": b"\x00\x7c", "float infinity": b"\x00\x00\x80\x7f", "subnormal": b"\x01\x00", "zero": b"\0\0"
+    "nan": b"\xff\xff", "infinity": b"\x00\x7c", "float infinity": b"\x00\x00\x80\x7f", "subnormal": b"\x01\x00",
+    "zero": b"\0\0"
 }  # fmt: skip
 TENSORS = 6  # of each model, from its first to its last
 FIRST = Sampling(temperature=0, max_tokens=1)

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-OF_ALL = ("unit/test_kernels.py", "unit/test_edges.py", "unit/test_limits.py")  # which go through the variants themselves
+# which go through the variants themselves
+OF_ALL = ("unit/test_kernels.py", "unit/test_edges.py", "unit/test_limits.py")
 OF_ONE = ("unit/test_products.py", "unit/test_architectures.py", "unit/test_engine.py", "sanitized/check_extremes.py")
-WATCHED = "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all -g1"  # as in kernels_src/meson.build
+# as in kernels_src/meson.build
+WATCHED = "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all -g1"
 
 
 def library(name):
@@ -26,7 +28,9 @@ def variants(folder):
     from nbllm.runtime import ops
 
     present = ops.cpu_features()
-    return [variant.name for variant in ops.VARIANTS if variant.name in ops.built() and all(map(present.get, variant.needs))]
+    return [
+        variant.name for variant in ops.VARIANTS if variant.name in ops.built() and all(map(present.get, variant.needs))
+    ]
 
 
 def main(folder, tests):

@@ -1,8 +1,8 @@
 """The portable kernels under Valgrind: `python valgrind.py`.
 
-Odd sizes, no tokens, extreme numbers, every block type, a cache of every precision, every stage; in memory that was never written, and
-that ends where an array does. Reads of what is not theirs, and decisions or results that depend on what was never written,
-are errors. What Python does by itself is suppressed (`python.supp`).
+Odd sizes, no tokens, extreme numbers, every block type, a cache of every precision, every stage; in memory that was
+never written, and that ends where an array does. Reads of what is not theirs, and decisions or results that depend on
+what was never written, are errors. What Python does by itself is suppressed (`python.supp`).
 """
 
 import os
@@ -31,7 +31,8 @@ def inside():
 
     kernel, random = edges.Moved(ops.load("portable")), np.random.default_rng(3)
     activations = np.concatenate([edges.FINITE, edges.NOT_FINITE])
-    with open(os.devnull, "wb", buffering=0) as results, tempfile.TemporaryDirectory() as models:  # what is written is looked at
+    # what is written is looked at
+    with open(os.devnull, "wb", buffering=0) as results, tempfile.TemporaryDirectory() as models:
         for name, kind in KINDS.items():
             print(name, flush=True)
             for rows, tokens in zip(edges.ROWS, edges.TOKENS, strict=True):

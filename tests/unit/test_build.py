@@ -1,4 +1,5 @@
-"""The build: kernels in Python become the same C++ text for all instruction sets, and what is installed is up to date."""
+"""The build: kernels in Python become the same C++ text for all instruction sets,
+and what is installed is up to date."""
 
 import hashlib
 import platform

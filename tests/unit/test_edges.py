@@ -36,7 +36,9 @@ def test_products_of_odd_sizes_are_right(name, variant):
             x = random.standard_normal((tokens, edges.columns(kind))).astype(np.float32)
             got, used = product(kernel, blocks, kind, x)
             right = used @ dequantize(kind, blocks).astype(np.float64).T
-            assert got.shape == (tokens, rows) and np.allclose(got, right, rtol=0, atol=1e-5 * np.abs(right).max(initial=0))
+            assert got.shape == (tokens, rows) and np.allclose(
+                got, right, rtol=0, atol=1e-5 * np.abs(right).max(initial=0)
+            )
 
 
 @pytest.mark.parametrize("run", kernel_runs.RUNS)

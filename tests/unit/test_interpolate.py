@@ -107,5 +107,7 @@ def test_a_cell_may_make_variables_while_they_are_looked_at():
 
     history = SimpleNamespace(input_hist_raw=["", "x"])
     magics = SimpleNamespace(registry={"ChatMagics": SimpleNamespace(failures=SimpleNamespace(tracebacks={}))})
-    shell = SimpleNamespace(user_ns={"x": 3, "Out": {}}, user_ns_hidden=Hidden(), history_manager=history, magics_manager=magics)
+    shell = SimpleNamespace(
+        user_ns={"x": 3, "Out": {}}, user_ns_hidden=Hidden(), history_manager=history, magics_manager=magics
+    )
     assert names(shell)["x"] == 3

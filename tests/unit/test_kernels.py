@@ -73,7 +73,9 @@ def test_a_tokens_bits_do_not_depend_on_who_begins_with_the_same_pages(run, vari
     first = Sequence()
     engine.step([(first, begin, 1)], stop)
     sequences = [engine.cache.fork(first, len(begin) - 1 - n) for n in range(9)]
-    texts = [[*sequence.tokens, *random.integers(0, engine.vocab_size, 2 + n % 3)] for n, sequence in enumerate(sequences)]
+    texts = [
+        [*sequence.tokens, *random.integers(0, engine.vocab_size, 2 + n % 3)] for n, sequence in enumerate(sequences)
+    ]
     expected = [alone.logits(text) for text in texts]
     for _ in range(4):
         going = [n for n in range(9) if len(sequences[n].tokens) < len(texts[n])]

@@ -1,4 +1,5 @@
-"""A packed matrix times activations is what its dequantised weights give, for every block type, with one token and with many."""
+"""A packed matrix times activations is what its dequantised weights give, for every block type,
+with one token and with many."""
 
 import numpy as np
 import pytest
