@@ -6,6 +6,12 @@ import pytest
 
 SESSION = "__import__('nbllm.jupyter.session').jupyter.session.running()"
 
+COUNT = """
+shown.clear().wait()
+handle = shown.send('Count from one to one thousand, in words, one number a line.', max_tokens=90, temperature=1)
+while len(handle.events) < 12: pass
+"""
+
 
 @pytest.fixture
 def panel(kernel):
@@ -93,7 +99,8 @@ def test_what_the_browser_asks_is_done_and_a_mistake_is_told_there(panel):
 
 def test_stop_ends_a_reply_and_keeps_it(panel):
     panel.run("%config NbLLM.max_tokens = 2000")
-    panel.run("handle = shown.send('Count to one thousand in words.')\nwhile len(handle.events) < 12: pass")
+    cell = panel.run("handle = shown.send('Count to one thousand in words.')\nwhile len(handle.events) < 12: pass")
+    panel.ignored.add(cell.id)
     ask(panel, kind="stop")
     panel.run("reason = handle.wait()[-1].finish_reason")
     assert panel.value("reason") == "stopped" and panel.value("len(shown.serialize())") == 2
@@ -145,3 +152,33 @@ def test_a_conversation_that_was_saved_with_its_cache_is_not_read_again(panel, t
     panel.run("shown.send('Something else.').wait()")
     panel.run(f"shown.load({path!r}).wait()\nafter = shown.send('And?').wait()[-1].stats")
     assert panel.value("after.reused_tokens >= before.prompt_tokens + before.generated_tokens - 1")
+
+
+def close(kernel):
+    """As a browser does that lets the widget go."""
+    message = kernel.client.session.msg("comm_close", {"comm_id": kernel.value("shown.widget.comm.comm_id"), "data": {}})
+    kernel.client.shell_channel.send(message)
+    cell = kernel.follow(message["header"]["msg_id"])
+    kernel.ignored.add(cell.id)
+    return cell.until(lambda cell: cell.of("status") and cell.of("status")[-1]["execution_state"] == "idle")
+
+
+def test_a_reply_goes_on_to_its_end_when_the_browser_is_gone_and_leaves_nothing(panel):
+    panel.run("import threading, psutil\nprocess = psutil.Process()\nshown.send('hello', max_tokens=2).wait()")
+    before = panel.value("[process.num_threads(), process.num_fds()]")
+    panel.ignored.add(panel.run(COUNT).id)  # more is told of it when the cell has ended
+    close(panel)
+    panel.run("done = handle.wait()[-1]")
+    assert panel.value("[done.finish_reason, done.stats.generated_tokens]") == ["length", 90]
+    assert panel.run("%%chat --max-tokens 2\nhello").reply["status"] == "ok"
+    assert panel.value("[process.num_threads(), process.num_fds()]") == before
+    cell = panel.run("again = nbllm.panel()\nagain")
+    assert cell.of("comm_open") and panel.value("[len(again.serialize()), again is nbllm.panel()]") == [4, True]
+    assert told(panel.run("%%chat --max-tokens 2\nhello")) != []
+
+
+def test_an_interrupt_while_no_cell_runs_leaves_its_reply_alone(panel):
+    panel.ignored.add(panel.run(COUNT).id)  # more is told of it when the cell has ended
+    panel.interrupt()
+    panel.run("done = handle.wait()[-1]")
+    assert panel.value("[done.finish_reason, done.stats.generated_tokens]") == ["length", 90]
