@@ -297,6 +297,8 @@ class Panel:
             _DO[content["kind"]](self, content)
         except (Exception, Stopped) as error:
             asked = content["kind"] == "send"
+            if content["kind"] == "set":
+                self._tell("head", **self._head())  # the setting is as it was
             self._fail(error, ended=asked, draft=content["text"] if asked else None)
             if not isinstance(error, KNOWN):
                 raise

@@ -274,10 +274,19 @@ def test_what_grew_is_what_it_would_be_at_once(panel):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_is_readable_in_both_themes(browser, theme):
     panel = Panel(browser, theme)
+
+    def brightness(selector):  # of the text, of what is behind it
+        return panel.page.evaluate("""(selector) => ["color", "backgroundColor"].map((name) => {
+            const [r, g, b] = getComputedStyle(document.querySelector(selector))[name].match(/\\d+/g).map(Number);
+            return 0.299 * r + 0.587 * g + 0.114 * b; })""", selector)  # fmt: skip
+
     panel.show("question", "answer")
-    colours = panel.page.evaluate("""() => ["color", "backgroundColor"].map((name) => {
-        const [r, g, b] = getComputedStyle(document.querySelector(".nbllm-panel"))[name].match(/\\d+/g).map(Number);
-        return 0.299 * r + 0.587 * g + 0.114 * b; })""")
-    assert (colours[0] < 80 and colours[1] > 200) if theme == "light" else (colours[0] > 200 and colours[1] < 80)
+    ink, ground = brightness(".nbllm-panel")
+    assert (ink < 80 and ground > 200) if theme == "light" else (ink > 200 and ground < 80)
+    for stop in (False, True):
+        panel.page.hover(".nbllm-send")
+        ink, ground = brightness(".nbllm-send")
+        assert ink > ground + 100, stop
+        panel.tell("begin", question="more", again=False)
     assert not panel.page.locator("button:not([aria-label]), input:not([title]):not([aria-label])").count()
     panel.page.close()

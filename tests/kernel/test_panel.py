@@ -89,11 +89,11 @@ def test_the_browser_is_told_pieces_and_few_of_them(panel):
 
 def test_what_the_browser_asks_is_done_and_a_mistake_is_told_there(panel):
     ask(panel, kind="hello")
-    (error,) = told(ask(panel, kind="set", name="temperature", value=-1))
-    assert error["kind"] == "error" and "temperature" in error["text"]
+    head, error = told(ask(panel, kind="set", name="temperature", value=-1))
+    assert error["kind"] == "error" and "temperature" in error["text"] and head["settings"]["temperature"] == 0.7
     assert panel.value(f"{SESSION}.config.temperature") == 0.7
     ask(panel, kind="set", name="max_tokens", value=3)
-    assert told(ask(panel, kind="set", name="max_tokens", value="3"))[0]["kind"] == "error"
+    assert told(ask(panel, kind="set", name="max_tokens", value="3"))[-1]["kind"] == "error"
     ask(panel, kind="set", name="system", value="Be brief.")
     ask(panel, kind="send", text="hello")
     cell = panel.run("import time\nwhile len(shown.serialize()) < 3: time.sleep(0.01)")
