@@ -47,6 +47,21 @@ def test_a_cell_streams_is_stopped_by_the_button_and_is_there_after_a_reload(pag
 
 
 @pytest.mark.parametrize("front", FRONTS)
+def test_a_reply_in_the_background_grows_in_its_own_cell_while_others_run(page, server, front):
+    name = f"background_{front}.ipynb"
+    ask = "%%chat --bg -o answer --max-tokens 60 -t 1 --seed 3\nTell me a very long story."
+    server.write(name, LOAD, ask, "6 * 7", "answer.wait().text == answer.text")
+    page.open(name, front).run(0)
+    page.run(1)
+    expect(page.run(2)).to_have_text(["42"])
+    expect(page.run(3)).to_have_text(["True"])
+    expect(page.output(1)).to_contain_text(FOOTER)
+    saved = page.save(name, lambda saved: bool(saved.cells[3].outputs))
+    (output,) = saved.cells[1].outputs
+    assert output.metadata["nbllm"]["state"] == "done" and output.data["text/plain"]
+
+
+@pytest.mark.parametrize("front", FRONTS)
 def test_hostile_text_is_inert_and_all_of_it_is_there(page, server, front):
     name, said = f"hostile_{front}.ipynb", list(HOSTILE)
     shows = "from IPython import get_ipython\nfrom nbllm.jupyter.display import output\nfrom nbllm.text import Text\n"
