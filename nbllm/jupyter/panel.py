@@ -2,7 +2,7 @@
 
 What the browser does calls a method here, which only hands a job to the session; what comes of it goes to the browser from the
 worker's thread, as numbered pieces of text; a browser that missed one asks for all. So a reply goes on while a cell
-computes, and where the Jupyter kernel takes what the browser says on a thread of its own (a subshell), all else does, too.
+computes, and where the Jupyter kernel takes what the browser says on a thread of its own (a subshell), all else does.
 Knows nothing of HTML: the browser gets plain text, and makes elements of it, never markup (`static/`).
 """
 
@@ -108,7 +108,7 @@ class Panel:
     def _open(self):
         self.widget, self._closed = _Widget(), False
         if hasattr(self.widget.comm, "_reply_subshell_for"):
-            # ipykernel 7.4 hands what the browser says to the thread that told it something last, which a cell may hold.
+            # ipykernel 7.4 hands what the browser says to the thread that told it something last: a cell may hold that.
             self.widget.comm._reply_subshell_for = lambda data, named: named
         self.widget.on_msg(self._asked)
         self.widget.comm.on_close(self._close)

@@ -60,11 +60,13 @@ function formulaLines(lines, at) {
   if (lines[at].length > LONGEST_INLINE) return 0;
   const [begun] = /\\\[|\$\$/.exec(lines[at].replace(ENDED, "")) ?? [];
   const end = begun === "$$" ? "$$" : "\\]";
-  for (let n = at + 1; begun && n <= at + MOST_LINES && lines[n]?.trim(); n += 1) if (lines[n].includes(end)) return n - at;
+  for (let n = at + 1; begun && n <= at + MOST_LINES && lines[n]?.trim(); n += 1) {
+    if (lines[n].includes(end)) return n - at;
+  }
   return 0;
 }
 
-// What grows is made of parts, and those whose source is as before stay as they are; so does the rest of what the last one is.
+// What grows is made of parts, and those whose source is as before stay; the next one may be renewed in the same way.
 const PARTS = new WeakMap(); // by the element they stand in: [{source, node}]
 const KEYS = new WeakMap(); // what must stay the same of an element for its parts to be of use
 
@@ -92,7 +94,7 @@ function reused(old, key, make) {
   return made;
 }
 
-// One block as an element, which may be `old`, that of what its source begins with. `tools(code)` gives what stands beside code.
+// One block as an element, which may be `old`, that of what its source was before. `tools(code)` gives what stands beside code.
 function block(source, tools, depth = 0, old = null) {
   const lines = source.split("\n");
   const fence = FENCE.exec(lines[0]);
@@ -105,7 +107,7 @@ function block(source, tools, depth = 0, old = null) {
     return filled(quote, lines.map((line) => line.replace(/^\s*> ?/, "")).join("\n"), tools, depth);
   }
   if (ITEM.test(lines[0])) return list(lines, tools, depth, old);
-  if (lines.length > 1 && lines[0].includes("|") && /^[\s|:-]*-[\s|:-]*$/.test(lines[1]) && lines[1].includes("|")) return table(lines, old);
+  if (lines[0].includes("|") && lines[1]?.includes("|") && /^[\s|:-]*-[\s|:-]*$/.test(lines[1])) return table(lines, old);
   return inline(element("p", ""), source.trim());
 }
 
@@ -119,15 +121,17 @@ function filled(parent, text, tools, depth) {
 function codeBlock(lines, fence, tools, old) {
   const closed = lines.length > 1 && FENCE.exec(lines[lines.length - 1])?.[1].startsWith(fence[1]);
   const code = lines.slice(1, closed ? -1 : undefined).join("\n");
-  const plain = code.length > LONGEST_INLINE, pattern = tokens(fence[2].toLowerCase());
+  const plain = code.length > LONGEST_INLINE, pattern = plain ? NOTHING : tokens(fence[2].toLowerCase());
   const made = reused(old, `code ${plain} ${fence[2]}`, () => {
     const shown = element("code", "");
     const bar = element("div", "nbllm-code-bar", element("span", "", fence[2]), ...tools(() => shown.textContent));
     return element("div", "nbllm-code", bar, element("pre", "", shown));
   });
-  renew(made.querySelector("code"), pieces(code, plain ? /$^/g : pattern), (source) => highlight(source, plain ? /$^/g : pattern));
+  renew(made.querySelector("code"), pieces(code, pattern), (source) => highlight(source, pattern));
   return made;
 }
+
+const NOTHING = /$^/g;
 
 // Comment, string, number or name in code of this language.
 function tokens(language) {
@@ -154,7 +158,7 @@ function highlight(code, pattern) {
   const shown = element("span", "");
   let at = 0;
   for (const { 0: text, index, groups } of code.matchAll(pattern)) {
-    const kind = groups.name === undefined ? ["comment", "string", "number"].find((name) => groups[name] !== undefined) : "keyword";
+    const kind = ["comment", "string", "number"].find((name) => groups?.[name] !== undefined) ?? "keyword";
     if (kind === "keyword" && !KEYWORDS.has(text)) continue;
     shown.append(code.slice(at, index), element("span", `nbllm-${kind}`, text));
     at = index + text.length;
@@ -176,14 +180,17 @@ function list(lines, tools, depth, old) {
     if (match && match[1].length <= first[1].length + 1) items.push([match[4]]);
     else items[items.length - 1].push(line.replace(/^\s{1,4}/, ""));
   }
-  return renew(made, items.map((inner) => inner.join("\n")), (source, before) => filled(before ?? element("li", ""), source, tools, depth));
+  const make = (source, before) => filled(before ?? element("li", ""), source, tools, depth);
+  return renew(made, items.map((inner) => inner.join("\n")), make);
 }
 
 function table(lines, old) {
   const cells = (line) => line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
   const row = (line, tag) => element("tr", "", ...cells(line).map((cell) => inline(element(tag, ""), cell)));
-  const made = reused(old, `table ${lines[0]}`, () =>
-    element("div", "nbllm-table", element("table", "", element("thead", "", row(lines[0], "th")), element("tbody", ""))));
+  const made = reused(old, `table ${lines[0]}`, () => {
+    const head = element("thead", "", row(lines[0], "th"));
+    return element("div", "nbllm-table", element("table", "", head, element("tbody", "")));
+  });
   renew(made.querySelector("tbody"), lines.slice(2), (line) => row(line, "td"));
   return made;
 }
@@ -214,7 +221,7 @@ const MADE = { // of what was found, how deep it stands, and all that it was fou
   dollars: (source) => mathematics(source, false),
   end: () => element("br", ""),
   escaped: (character) => character,
-  image: (mark, depth, { groups }) => element("span", "nbllm-image", `[image, not loaded: ${groups.label || groups.target}]`),
+  image: (mark, depth, { groups: { label, target } }) => element("span", "nbllm-image", `[image, not loaded: ${label || target}]`),
   target: (address, depth, match) => link(address, (node) => inline(node, match.groups.label, depth), match[0]),
   address: (address, depth, match) => link(address, (node) => node.append(address), match[0]),
   strong: (source, depth) => within("strong", source, depth),

@@ -1,6 +1,6 @@
-// TeX's mathematics to MathML, which browsers typeset by themselves. Elements and attributes are of the tables, text only becomes
-// text nodes, and an unknown command stays its characters. What cannot be read is shown as characters altogether, and so is what
-// is longer or deeper than an honest formula. Knows nothing of Markdown.
+// TeX's mathematics to MathML, which browsers typeset by themselves. Elements and attributes are of the tables, text only
+// becomes text nodes, and an unknown command stays its characters. What cannot be read is shown as characters altogether,
+// and so is what is longer or deeper than an honest formula. Knows nothing of Markdown.
 
 const MATHML = "http://www.w3.org/1998/Math/MathML";
 const LONGEST_MATH = 2000; // characters
@@ -87,8 +87,8 @@ class Formula {
   table(rows, name) {
     const kind = ALIGNED.has(name) ? "nbllm-aligned" : name.endsWith("cases") ? "nbllm-cases" : "nbllm-matrix";
     const cells = rows.map((cells) => make("mtr", {}, ...cells.map((cell) => make("mtd", {}, cell))));
-    const display = name.endsWith("matrix") || name === "array" || kind === "nbllm-cases" ? {} : { displaystyle: "true" };
-    const made = make("mtable", { class: kind, ...display }, ...cells);
+    const small = name.endsWith("matrix") || name === "array" || kind === "nbllm-cases";
+    const made = make("mtable", { class: kind, displaystyle: String(!small) }, ...cells);
     const [left, right] = ENVIRONMENTS[name];
     return left || right ? bracketed(left, made, right) : made;
   }
@@ -248,7 +248,8 @@ class Formula {
     const above = Object.hasOwn(ABOVE, name);
     const mark = operator(above ? ABOVE[name] : BELOW[name], { stretchy: String(WIDE.has(name)) });
     const attributes = { [above ? "accent" : "accentunder"]: "true" };
-    return item(make(above ? "mover" : "munder", attributes, this.argument(), mark), "ordinary", /brace|paren/.test(name));
+    const made = make(above ? "mover" : "munder", attributes, this.argument(), mark);
+    return item(made, "ordinary", /brace|paren/.test(name));
   }
 
   // What \left, \right and \big take.
@@ -289,7 +290,8 @@ class Formula {
 function spaced(items) {
   return items.flatMap(({ node, kind }, n) => {
     const before = items[n - 1]?.kind;
-    const apart = kind === "function" ? ["ordinary", "close", "function"].includes(before) : before === "function" && kind === "ordinary";
+    const apart = kind === "function" ? ["ordinary", "close", "function"].includes(before)
+      : kind === "ordinary" && before === "function";
     return apart ? [space(SPACES[","]), node] : [node];
   });
 }
@@ -299,12 +301,14 @@ const binomial = (formula) => bracketed("(", fraction(formula, { linethickness: 
 const inClass = (name) => (formula) => item(make("mrow", { class: name }, formula.argument()));
 const unchanged = (formula) => item(formula.argument());
 const modulo = (...brackets) => (formula) => {
-  const number = brackets.length ? [formula.argument()] : [];
-  return item(row(space(0.5), ...brackets.slice(0, 1).map(bar), make("mi", {}, "mod"), space(0.3), ...number, ...brackets.slice(1).map(bar)));
+  const number = brackets.length ? [formula.argument()] : [], [left = "", right = ""] = brackets;
+  const word = [make("mi", {}, "mod"), space(0.3)];
+  return item(row(space(0.5), ...fence(left, "prefix", "false"), ...word, ...number, ...fence(right, "postfix", "false")));
 };
 const arrow = (text) => (formula) => {
   const below = formula.bracket(), made = operator(text, { stretchy: "true" });
-  return item(make(below ? "munderover" : "mover", {}, made, ...(below ? [below] : []), formula.argument()), "operator");
+  const parts = below ? [below, formula.argument()] : [formula.argument()];
+  return item(make(below ? "munderover" : "mover", {}, made, ...parts), "operator");
 };
 const stacked = (tag) => (formula) => {
   const small = formula.argument();
@@ -353,13 +357,17 @@ const COMMANDS = {
   mathop: (formula) => item(formula.argument(), "function", true),
   mathrel: unchanged, mathbin: unchanged, mathord: unchanged, ensuremath: unchanged,
 };
-Object.assign(COMMANDS, { cfrac: COMMANDS.dfrac, tbinom: COMMANDS.binom, vphantom: COMMANDS.phantom, hphantom: COMMANDS.phantom });
-for (const size of Object.keys(SIZES)) for (const side of ["", "l", "r", "m"]) COMMANDS[size + side] = (formula) => formula.sized(size + side);
+const { dfrac, binom, phantom } = COMMANDS;
+Object.assign(COMMANDS, { cfrac: dfrac, tbinom: binom, vphantom: phantom, hphantom: phantom });
+for (const size of Object.keys(SIZES)) {
+  for (const side of ["", "l", "r", "m"]) COMMANDS[size + side] = (formula, name) => formula.sized(name);
+}
 
 // As characters, what could not be read: the commonest commands become theirs.
 function mathText(source) {
-  return source.replace(/\\frac\{([^{}]*)\}\{([^{}]*)\}/g, "($1)/($2)").replace(/\\(?:left|right|text|mathrm|mathbf)(?![A-Za-z])/g, "")
-    .replace(/\\([A-Za-z]+)\s?/g, (whole, name) => (name === "sqrt" ? "√" : Object.hasOwn(CHARACTERS, name) ? CHARACTERS[name] : whole))
+  return source.replace(/\\frac\{([^{}]*)\}\{([^{}]*)\}/g, "($1)/($2)")
+    .replace(/\\(?:left|right|text|mathrm|mathbf)(?![A-Za-z])/g, "").replace(/\\sqrt(?![A-Za-z])/g, "√")
+    .replace(/\\([A-Za-z]+)\s?/g, (whole, name) => (Object.hasOwn(CHARACTERS, name) ? CHARACTERS[name] : whole))
     .replace(/\\[,;! ]/g, " ");
 }
 

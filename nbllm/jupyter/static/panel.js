@@ -51,7 +51,10 @@ function render({ model, el }) {
   state.setAttribute("role", "status");
   const waits = element("div", "nbllm-waits");
   waits.setAttribute("role", "status");
-  const wait = () => { waits.textContent = !untaken.length ? "" : untaken.some(({ kind }) => kind === "stop") ? STOPPING : BUSY; };
+  const wait = () => {
+    const why = untaken.some(({ kind }) => kind === "stop") ? STOPPING : BUSY;
+    waits.textContent = untaken.length ? why : "";
+  };
   const input = element("textarea", "nbllm-input");
   input.rows = 2;
   input.placeholder = "Write to the model. Enter sends, Shift+Enter begins a new line.";
