@@ -102,14 +102,23 @@ class Panel:
         self._views = []  # display handles of transcripts
         self._number = 0  # of the last message to the browser
         self._lock = threading.RLock()  # what is told, and that it was told, change together: two threads tell
-        self.widget = _Widget()
+        self._open()
+        self._session.listeners.append(self._refresh)
+
+    def _open(self):
+        self.widget, self._closed = _Widget(), False
         if hasattr(self.widget.comm, "_reply_subshell_for"):
             # ipykernel 7.4 hands what the browser says to the thread that told it something last, which a cell may hold.
             self.widget.comm._reply_subshell_for = lambda data, named: named
         self.widget.on_msg(self._asked)
-        self._session.listeners.append(self._refresh)
+        self.widget.comm.on_close(self._close)
+
+    def _close(self, message):
+        self._closed = True
 
     def _ipython_display_(self):
+        if self._closed or self.widget.comm is None:  # a browser, or Python, has closed the widget, which ends it for good
+            self._open()
         display(self.widget)
         name = f"nbllm-{secrets.token_hex(8)}"
         self._views.append(display(self._transcript(), raw=True, metadata=TRANSCRIPT, display_id=name))

@@ -4,6 +4,12 @@ import pytest
 
 SESSION = "__import__('nbllm.jupyter.session').jupyter.session.running()"
 
+COUNT = """
+shown.clear().wait()
+handle = shown.send('Count from one to one thousand, in words, one number a line.', max_tokens=90, temperature=1)
+while len(handle.events) < 12: pass
+"""
+
 
 @pytest.fixture
 def panel(kernel):
@@ -203,3 +209,31 @@ def test_while_a_cell_computes_what_comes_where_cells_do_waits_for_its_end(panel
     computing.finish()
     asked.until(lambda cell: any(content["kind"] == "all" for content in told(cell)))
     assert panel.value("before") == 0 and panel.value("shown.serialize()[0]['content']") == "hello"
+
+
+def close(kernel):
+    """As a browser does that lets the widget go."""
+    message = kernel.client.session.msg("comm_close", {"comm_id": kernel.value("shown.widget.comm.comm_id"), "data": {}})
+    kernel.client.shell_channel.send(message)
+    return kernel.follow(message["header"]["msg_id"]).aside().until(idle)
+
+
+def test_a_reply_goes_on_to_its_end_when_the_browser_is_gone_and_leaves_nothing(panel):
+    panel.run("import threading, psutil\nprocess = psutil.Process()\nshown.send('hello', max_tokens=2).wait()")
+    before = panel.value("[process.num_threads(), process.num_fds()]")
+    panel.run(COUNT).aside()
+    close(panel)
+    panel.run("done = handle.wait()[-1]")
+    assert panel.value("[done.finish_reason, done.stats.generated_tokens]") == ["length", 90]
+    assert panel.run("%%chat --max-tokens 2\nhello").reply["status"] == "ok"
+    assert panel.value("[process.num_threads(), process.num_fds()]") == before
+    cell = panel.run("again = nbllm.panel()\nagain")
+    assert cell.of("comm_open") and panel.value("[len(again.serialize()), again is nbllm.panel()]") == [4, True]
+    assert told(panel.run("%%chat --max-tokens 2\nhello")) != []
+
+
+def test_an_interrupt_while_no_cell_runs_leaves_its_reply_alone(panel):
+    panel.run(COUNT).aside()
+    panel.interrupt()
+    panel.run("done = handle.wait()[-1]")
+    assert panel.value("[done.finish_reason, done.stats.generated_tokens]") == ["length", 90]
