@@ -23,6 +23,17 @@ def slow(self):
         yield piece
 Packer.pack = slow
 """
+SLOW_CHECK = """
+import hashlib, threading
+from nbllm.chat import grammar
+short = {"enum": [1, 2]}
+check = grammar.check
+def slow(schema):
+    print("checking", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 5_000_000)  # which no signal interrupts
+    check(schema)
+grammar.check = slow
+"""
 MESSAGES = "__import__('nbllm.jupyter.session').jupyter.session.running().chat.messages"
 LONG = "%%chat --max-tokens 2000 -t 1\nCount from one to one thousand, in words, one number a line."
 
@@ -115,4 +126,23 @@ def test_a_stopped_reply_is_in_its_variable_too(kernel, stopped):
 def test_an_interrupt_when_nothing_runs_changes_nothing(kernel):
     kernel.run("%%chat --max-tokens 2\nhello")
     kernel.interrupt()
+    assert kernel.run("%%chat --max-tokens 2\nhello").reply["status"] == "ok"
+
+
+def test_while_compiled_code_checks_a_schema(kernel, stopped):
+    kernel.run(SLOW_CHECK)
+    cell = kernel.start("%%chat --schema short\nhello").until(lambda cell: "checking" in cell.printed)
+    stopped(kernel, cell)
+    assert cell.error == ["Stopped."] and cell.updates == []
+    kernel.run("grammar.check = check\n[each.join() for each in threading.enumerate() if each.name == 'nbllm schema']")
+    assert kernel.run("%%chat --schema short --max-tokens 20\nhello").text in ("1", "2")
+
+
+@pytest.mark.parametrize("place", ["paint", "finish"])
+def test_one_that_comes_between_two_lines_of_nbllm_is_told_in_one_line_too(kernel, place):
+    kernel.run(f"from nbllm.jupyter.display import NotebookOutput\nreal = NotebookOutput.{place}\n"
+               f"def interrupted(self): raise KeyboardInterrupt\nNotebookOutput.{place} = interrupted")  # fmt: skip
+    for code in ("%%chat --max-tokens 2\nhello", "%chat save /no/such/folder/x"):
+        assert kernel.run(code).error == ["Stopped."]
+    kernel.run(f"NotebookOutput.{place} = real")
     assert kernel.run("%%chat --max-tokens 2\nhello").reply["status"] == "ok"
