@@ -117,7 +117,7 @@ class Panel:
         self._closed = True
 
     def _ipython_display_(self):
-        if self._closed or self.widget.comm is None:  # a browser, or Python, has closed the widget, which ends it for good
+        if self._closed or self.widget.comm is None:  # a browser, or Python, has closed it, which is for good
             self._open()
         display(self.widget)
         name = f"nbllm-{secrets.token_hex(8)}"
