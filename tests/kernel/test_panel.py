@@ -215,15 +215,13 @@ def close(kernel):
     """As a browser does that lets the widget go."""
     message = kernel.client.session.msg("comm_close", {"comm_id": kernel.value("shown.widget.comm.comm_id"), "data": {}})
     kernel.client.shell_channel.send(message)
-    cell = kernel.follow(message["header"]["msg_id"])
-    kernel.ignored.add(cell.id)
-    return cell.until(lambda cell: cell.of("status") and cell.of("status")[-1]["execution_state"] == "idle")
+    return kernel.follow(message["header"]["msg_id"]).aside().until(idle)
 
 
 def test_a_reply_goes_on_to_its_end_when_the_browser_is_gone_and_leaves_nothing(panel):
     panel.run("import threading, psutil\nprocess = psutil.Process()\nshown.send('hello', max_tokens=2).wait()")
     before = panel.value("[process.num_threads(), process.num_fds()]")
-    panel.ignored.add(panel.run(COUNT).id)  # more is told of it when the cell has ended
+    panel.run(COUNT).aside()
     close(panel)
     panel.run("done = handle.wait()[-1]")
     assert panel.value("[done.finish_reason, done.stats.generated_tokens]") == ["length", 90]
@@ -235,7 +233,7 @@ def test_a_reply_goes_on_to_its_end_when_the_browser_is_gone_and_leaves_nothing(
 
 
 def test_an_interrupt_while_no_cell_runs_leaves_its_reply_alone(panel):
-    panel.ignored.add(panel.run(COUNT).id)  # more is told of it when the cell has ended
+    panel.run(COUNT).aside()
     panel.interrupt()
     panel.run("done = handle.wait()[-1]")
     assert panel.value("[done.finish_reason, done.stats.generated_tokens]") == ["length", 90]

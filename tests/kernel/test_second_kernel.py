@@ -15,8 +15,8 @@ SESSION = "__import__('nbllm.jupyter.session').jupyter.session.running()"
 
 
 def prepare(kernel, model, folder):
-    code = f"import os\nos.environ['NBLLM_CACHE'] = {str(folder)!r}\n%load_ext nbllm\n%config NbLLM.model = {str(model)!r}"
-    assert kernel.run(code).reply["status"] == "ok"
+    code = f"import os\nos.environ['NBLLM_CACHE'] = {str(folder)!r}\n%load_ext nbllm\n%config NbLLM.model = "
+    assert kernel.run(code + repr(str(model))).reply["status"] == "ok"
 
 
 def suffixes(folder):
@@ -53,7 +53,9 @@ def test_restarted_while_it_writes_it_answers_again(fresh_kernel, default_model,
 
 
 @pytest.mark.parametrize(("now", "left"), [(False, []), (True, [".part"])], ids=["asked to end", "killed"])
-def test_restarted_while_it_lays_out_weights_it_does_so_again(fresh_kernel, default_model, tiny_model, tmp_path, now, left):
+def test_restarted_while_it_lays_out_weights_it_does_so_again(
+    fresh_kernel, default_model, tiny_model, tmp_path, now, left
+):
     fresh_kernel.run(SLOW_PACKING.format(folder=str(tmp_path)))
     fresh_kernel.start(ASK).until(lambda cell: "laying out weights: 1%" in str(cell.updates))
     restart(fresh_kernel, now)

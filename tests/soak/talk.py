@@ -128,6 +128,7 @@ class Talk:
     def settle(self):
         """Wait for all jobs, and return what came of those since the last time."""
         self.state = self.kernel.value("soak_state()")
+        self.kernel.put_aside.clear()
         return self.state["jobs"]
 
     # ---- what came of it
@@ -143,7 +144,7 @@ class Talk:
             raise Fault(f"the cell shows {shown[-80:]!r}, and the conversation has {text[-80:]!r}; {line}")
         if status == "ok" and job["error"]:
             raise Fault(f"the cell ended well, and its job with {job['error']}")
-        if ename == "Stopped" and line != "Stopped." and bool(text) != (KEPT in line):  # that is of the magic's very end
+        if ename == "Stopped" and line != "Stopped." and bool(text) != (KEPT in line):  # or at its very end
             raise Fault(f"the cell says {line!r}, and {text[:60]!r} was written")
         if status == "error" and ename not in ("Stopped", "ContextFullError"):
             raise Fault(f"the question ended with {line}")
