@@ -45,7 +45,8 @@ def server(tmp_path_factory, browser, default_model):
         six = folder / "prefix" / "share" / "jupyter" / "kernels" / "six"
         six.mkdir(parents=True)
         argv = [os.environ["NBLLM_IPYKERNEL6"], "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        (six / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "six", "language": "python"}), encoding="utf-8")
+        spec = {"argv": argv, "display_name": "six", "language": "python"}
+        (six / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
     path = str(folder / "prefix" / "share" / "jupyter")
     with Server(folder, JUPYTER_PATH=path, NBLLM_MODELS=str(default_model.parent)) as server:
         yield server

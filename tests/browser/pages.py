@@ -19,11 +19,11 @@ HEAD = {"conversation": "1", "model": "small", "context": {"used": 5, "of": 100}
 QUIET = {"text": "", "think": "", "notices": [], "status": "", "share": None, "footer": "", "done": False}
 # What the renderer may make of text, and which attributes of it.
 ELEMENTS = set("P H3 H4 H5 H6 HR BLOCKQUOTE UL OL LI TABLE THEAD TBODY TR TH TD DIV SPAN PRE CODE STRONG EM DEL A BR BUTTON".split())
-ELEMENTS |= set("math mrow mi mn mo mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover mtable mtr mtd".split())
-ELEMENTS |= {"mstyle", "mphantom"}
+ELEMENTS |= set("math mrow mi mn mo mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover".split())
+ELEMENTS |= {"mtable", "mtr", "mtd", "mstyle", "mphantom"}
 ATTRIBUTES = {"class", "href", "target", "rel", "title", "start", "type", "aria-label"}
-ATTRIBUTES |= set("display displaystyle mathvariant stretchy symmetric form lspace rspace minsize maxsize width linethickness".split())
-ATTRIBUTES |= {"movablelimits", "accent", "accentunder"}
+ATTRIBUTES |= set("display displaystyle mathvariant stretchy symmetric form lspace rspace minsize maxsize".split())
+ATTRIBUTES |= {"width", "movablelimits", "accent", "accentunder", "linethickness"}
 
 
 class Panel:
@@ -62,7 +62,8 @@ class Panel:
     @property
     def asked(self):
         """What the page asked, without the name of the view that asked."""
-        return [{name: value for name, value in asked.items() if name != "view"} for asked in self.page.evaluate("window.asked")]
+        all_asked = self.page.evaluate("window.asked")
+        return [{name: value for name, value in asked.items() if name != "view"} for asked in all_asked]
 
     def taken(self):
         """Tell each view that its question has come."""
@@ -81,7 +82,7 @@ class Panel:
 
 
 def inert(panel):
-    """Holds that what was made of text are the renderer's own elements, with its own attributes, and links that lead to the web."""
+    """Holds that text became only the renderer's own elements and attributes, and links that lead to the web."""
     for tag, attributes in panel.made():
         assert tag in ELEMENTS and set(attributes) <= ATTRIBUTES, (tag, attributes)
     hrefs = panel.page.eval_on_selector_all(".nbllm-log a", "all => all.map((a) => a.protocol)")

@@ -1,11 +1,12 @@
-"""Mathematics in the panel: MathML of what models write, characters of what cannot be read, and nothing else of anything."""
+"""Mathematics in the panel: MathML of what models write, characters of what cannot be read, and nothing else."""
 
 from browser.pages import XSS, inert
 
 from nbllm.jupyter.markdown import _INLINE
 
 SHORT = """(node) => { // tags and texts, without the rows that only hold together
-  const short = (each) => { const inner = [...each.childNodes].map((n) => (n.nodeType === 3 ? n.data : short(n))).join(" ");
+  const short = (each) => {
+    const inner = [...each.childNodes].map((n) => (n.nodeType === 3 ? n.data : short(n))).join(" ");
     return each.localName === "mrow" ? inner : each.localName === "mspace" ? "" :
       ["mi", "mn", "mo"].includes(each.localName) ? inner : `${each.localName.slice(1)}(${inner})`; };
   return short(node).replace(/\\s+/g, " ").replace(/ ?([()]) ?/g, "$1"); }"""
@@ -26,24 +27,31 @@ READ = {
     r"\begin{align*} a &= b \\[2pt] &= c \\ \end{align*}": "ath(table(tr(td(a)td(= b))tr(td()td(= c))))",
     r"a &= b \\ c &= d": "ath(table(tr(td(a)td(= b))tr(td(c)td(= d))))",
     r"\mathbb{RN} \mathcal L \mathbf{x1} \mathfrak{g} \boldsymbol\alpha": "ath(ℝ ℕ ℒ 𝐱 𝟏 𝔤 𝜶)",
-    r"\hat\beta \vec{v} \overbrace{a}^{n} \underbrace{b}_2": "ath(over(β ^)over(v →)over(over(a ⏞)n)under(under(b ⏟)2))",
+    r"\hat\beta \vec{v} \overbrace{a}^{n} \underbrace{b}_2":
+        "ath(over(β ^)over(v →)over(over(a ⏞)n)under(under(b ⏟)2))",
     r"\overset{!}{=} \xrightarrow[b]{a} \underset{x}{y}": "ath(over(= !)underover(→ b a)under(y x))",
     r"\operatorname{softmax}(z) \operatorname*{arg\,max}_x": "ath(softmax(z)under(arg\\,max x))",
     r"a \equiv b \pmod n \not= c \ne d": "ath(a ≡ b(mod n)≠ c ≠ d)",
     r"\textcolor{red}{x} \label{y} \dfrac{1}{2} {}^2": "ath(x style(frac(1 2))sup(2))",
-    r"\unknown{x} \href{javascript:alert(1)}{y}": "ath(text(\\unknown)x text(\\href)j a v a s c r i p t : a l e r t(1)y)",
+    r"\unknown{x} \href{javascript:alert(1)}{y}":
+        "ath(text(\\unknown)x text(\\href)j a v a s c r i p t : a l e r t(1)y)",
     "x < y > z & \\text{<b>$a$ \\& é}": "ath(table(tr(td(x < y > z)td(text(<b>$a$ & é)))))",
 }
 UNREADABLE = {  # and its characters
-    r"\frac{a}{b": r"\frac{a}{b", "x^2^3": "x^2^3", r"\left( x": "( x", "}": "}", r"\frac": r"\frac", "x^": "x^", r"\begin{tikz}x\end{tikz}":
-    r"\begin{tikz}x\end{tikz}", r"\begin{cases} a": r"\begin{cases} a", r"\alpha \end{x}": r"α\end{x}", r"\sqrt{\frac{a}{b}": "√{(a)/(b)",
-    r"\right) \constructor": r") \constructor", r"\not\frac12": r"\not\frac12", "{" * 41 + "x" + "}" * 41: "{" * 41 + "x" + "}" * 41,
+    r"\frac{a}{b": r"\frac{a}{b", "x^2^3": "x^2^3", r"\left( x": "( x", "}": "}", r"\frac": r"\frac", "x^": "x^",
+    r"\begin{tikz}x\end{tikz}": r"\begin{tikz}x\end{tikz}", r"\begin{cases} a": r"\begin{cases} a",
+    r"\alpha \end{x}": r"α\end{x}", r"\sqrt{\frac{a}{b}": "√{(a)/(b)",
+    r"\right) \constructor": r") \constructor", r"\not\frac12": r"\not\frac12",
+    "{" * 41 + "x" + "}" * 41: "{" * 41 + "x" + "}" * 41,
     "x^" * 500: "x^" * 500,
 }  # fmt: skip
 DELIMITED = [
-    r"It is \(a\), \( b \) and \[c\].", "It costs $5 and $6, or $7.", "So $a$, $b$c and $d$4, $ e$, $f $.", "One $$a$$ two.\n$$\nb\n$$\nthree",
-    "No `$a$` nor ``\\(b\\)`` but $c$.", "\\[\na\n\\]", "\\[\na\n\n\\]", "$$a\n\nb$$", r"A \$a$ and \\(b\\), $c\$ d$.", "- \\(a\\)\n- $$b$$",
-    "> \\[ a \\]", "So: \\[\na\n- b\n# c\n\\]\nand $d$.", "**$a$ and *$b$***", "```\n$a$\n```\n\n$b$", "$$a$$ $b$\n$c\nd$", "$a$$b$",
+    r"It is \(a\), \( b \) and \[c\].", "It costs $5 and $6, or $7.", "So $a$, $b$c and $d$4, $ e$, $f $.",
+    "One $$a$$ two.\n$$\nb\n$$\nthree",
+    "No `$a$` nor ``\\(b\\)`` but $c$.", "\\[\na\n\\]", "\\[\na\n\n\\]", "$$a\n\nb$$",
+    r"A \$a$ and \\(b\\), $c\$ d$.", "- \\(a\\)\n- $$b$$",
+    "> \\[ a \\]", "So: \\[\na\n- b\n# c\n\\]\nand $d$.", "**$a$ and *$b$***", "```\n$a$\n```\n\n$b$",
+    "$$a$$ $b$\n$c\nd$", "$a$$b$",
 ]  # fmt: skip
 
 
@@ -64,11 +72,15 @@ def test_the_browser_sets_it(panel):
     tops = "(all) => all.map((each) => Math.round(each.getBoundingClientRect().top))"
     above, below = panel.page.eval_on_selector_all(".nbllm-display:first-child mfrac > *", tops)
     assert below > above + 5
-    wide = "(all) => all.map((each) => each.children[1].getBoundingClientRect().left >= each.children[0].getBoundingClientRect().right)"
-    assert panel.page.eval_on_selector_all("munder", wide) == [True, False]  # beside it in a line, below it on its own
-    heights = panel.page.eval_on_selector_all("mo[form=prefix]", "(all) => all.map((each) => each.getBoundingClientRect().height)")
+    beside = """(all) => all.map((each) => {
+        const [base, limit] = [...each.children].map((child) => child.getBoundingClientRect());
+        return limit.left >= base.right; })"""
+    assert panel.page.eval_on_selector_all("munder", beside) == [True, False]  # in a line, and on a line of its own
+    height = "(all) => all.map((each) => each.getBoundingClientRect().height)"
+    heights = panel.page.eval_on_selector_all("mo[form=prefix]", height)
     assert heights[0] > 1.5 * heights[1]
-    colours = panel.page.evaluate("""() => [".nbllm-panel", "math"].map((each) => getComputedStyle(document.querySelector(each)).color)""")
+    colours = panel.page.evaluate("""() => [".nbllm-panel", "math"].map((each) =>
+        getComputedStyle(document.querySelector(each)).color)""")
     assert colours[0] == colours[1]
 
 
@@ -77,14 +89,17 @@ def test_it_is_what_a_cell_takes_for_mathematics(panel):
         kinds, prose = ("round", "square", "display", "inline"), text.partition("```\n\n")[2] or text
         found = [match[match.lastgroup] for match in _INLINE.finditer(prose) if match.lastgroup in kinds]
         panel.show("q", text)
-        shown = panel.page.eval_on_selector_all(".nbllm-math", "(all) => all.map((each) => each.textContent.replace(/\\s/g, ''))")
+        closely = "(all) => all.map((each) => each.textContent.replace(/\\s/g, ''))"
+        shown = panel.page.eval_on_selector_all(".nbllm-math", closely)
         assert shown == ["".join(each.strip("$").split()).replace("-", "−") for each in found], text
 
 
 def test_it_is_characters_until_it_is_closed(panel):
     panel.show()
     panel.tell("begin", question="hi", again=False)
-    for text, made in {"It is ": 0, "$\\frac{1}": 0, "{2}": 0, "$": 1, ", or\n\n\\[\nx": 1, "\n- y\n": 1, "\\]": 2, " $$z": 2, "$$": 3}.items():
+    pieces = {"It is ": 0, "$\\frac{1}": 0, "{2}": 0, "$": 1, ", or\n\n\\[\nx": 1, "\n- y\n": 1, "\\]": 2,
+              " $$z": 2, "$$": 3}
+    for text, made in pieces.items():
         panel.grow(text)
         assert panel.page.locator("math").count() == made, text
     panel.tell("begin", question="hi", again=False)
@@ -93,26 +108,33 @@ def test_it_is_characters_until_it_is_closed(panel):
 
 
 def test_hostile_mathematics_is_text_and_bounded(panel):
-    ways = [r"$$\text{%s}$$", r"\(%s\)", r"\[\href{%s}{x}\]", r"$\html{%s}$", r"\[\begin{%s} x \end{%s}\]", r"\[\class{%s}{x}\style{%s}{y}\]"]
+    ways = [r"$$\text{%s}$$", r"\(%s\)", r"\[\href{%s}{x}\]", r"$\html{%s}$", r"\[\begin{%s} x \end{%s}\]",
+            r"\[\class{%s}{x}\style{%s}{y}\]"]
     lines = [way.replace("%s", line) for line in XSS for way in ways]
     deep = 10_000
-    huge = ["{" * deep + "}" * deep, r"\frac{" * deep + "1" + "}{2}" * deep, r"\sqrt" * deep + "x", "x^{" * deep + "}" * deep, "x_" * deep,
-            r"\left(" * deep + r"\right)" * deep, r"\begin{matrix}" * deep, "a" * 1_000_000, " " * 1_000_000 + "x", r"\\" * deep, "&" * deep,
-            r"\begin{matrix}" * 30 + "&" * 300 + r"\end{matrix}" * 30, r"\hat" * 300, "'" * 1900, r"\Bigg" * 300, "\U0001d400" * 900, "\\" * 1999,
-            r"\text{" * 300, r"\color{javascript:alert(1)}x", r"\hspace{1000000em}x", r"\begin{array}{*{1000000}{c}}x\end{array}"]  # fmt: skip
-    lines += [opened + source + closed for source in huge for opened, closed in (("$$", "$$"), (r"\(", r"\)"), ("\\[\n", "\n\\]"), ("$$", ""))]
-    lines += ["$$\n" * 30_000, "\\[\n" * 30_000, "\\[" * deep, "$" * deep, "`$$" * deep, "$$`" * deep, "$x$ " * 4000, " " * 100_000 + "$$ x"]
+    huge = ["{" * deep + "}" * deep, r"\frac{" * deep + "1" + "}{2}" * deep, r"\sqrt" * deep + "x",
+            "x^{" * deep + "}" * deep, "x_" * deep,
+            r"\left(" * deep + r"\right)" * deep, r"\begin{matrix}" * deep, "a" * 1_000_000, " " * 1_000_000 + "x",
+            r"\\" * deep, "&" * deep,
+            r"\begin{matrix}" * 30 + "&" * 300 + r"\end{matrix}" * 30, r"\hat" * 300, "'" * 1900, r"\Bigg" * 300,
+            "\U0001d400" * 900, "\\" * 1999,
+            r"\text{" * 300, r"\color{javascript:alert(1)}x", r"\hspace{1000000em}x",
+            r"\begin{array}{*{1000000}{c}}x\end{array}"]  # fmt: skip
+    around = (("$$", "$$"), (r"\(", r"\)"), ("\\[\n", "\n\\]"), ("$$", ""))
+    lines += [opened + source + closed for source in huge for opened, closed in around]
+    lines += ["$$\n" * 30_000, "\\[\n" * 30_000, "\\[" * deep, "$" * deep, "`$$" * deep, "$$`" * deep, "$x$ " * 4000,
+              " " * 100_000 + "$$ x"]
     for at in range(0, len(lines), 60):
         some = lines[at : at + 60]
         panel.show(*(text for each in some for text in ("q", each)))
         inert(panel)
-        for text, nodes, depth in panel.page.eval_on_selector_all(".nbllm-model .nbllm-text", """(all) => all.map((each) => {
+        measured = panel.page.eval_on_selector_all(".nbllm-model .nbllm-text", """(all) => all.map((each) => {
                 let deepest = 0;
                 for (const node of each.querySelectorAll("*")) {
                   let depth = 0;
                   for (let up = node; up !== each; up = up.parentElement) depth += 1;
                   deepest = Math.max(deepest, depth);
                 }
-                return [each.textContent.slice(0, 40), each.querySelectorAll("*").length, deepest]; })"""):  # fmt: skip
+                return [each.textContent.slice(0, 40), each.querySelectorAll("*").length, deepest]; })""")  # fmt: skip
+        for text, nodes, depth in measured:
             assert nodes <= 60_010 and depth <= 250, text
-    assert panel.page.evaluate("window.ran") is None

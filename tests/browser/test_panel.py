@@ -50,7 +50,8 @@ def test_it_says_when_the_jupyter_kernel_has_not_heard_yet(panel):
     panel.taken()
     panel.page.fill(".nbllm-input", "hi")
     panel.page.press(".nbllm-input", "Enter")
-    assert panel.text(".nbllm-state") == "" and panel.text(".nbllm-user .nbllm-text") == "hi" and panel.text(".nbllm-send") == "Stop"
+    seen = [panel.text(part) for part in (".nbllm-state", ".nbllm-user .nbllm-text", ".nbllm-send")]
+    assert seen == ["", "hi", "Stop"]
     expect(panel.page.locator(".nbllm-waits")).to_contain_text("Waiting for the Jupyter kernel, which is busy")
     panel.page.press(".nbllm-input", "Escape")
     expect(panel.page.locator(".nbllm-waits")).to_contain_text("To be stopped: waiting for the Jupyter kernel")
@@ -89,7 +90,8 @@ def test_markdown_becomes_elements(panel):
     for selector, text in {
         "h3": "Title", "em": "soft", "strong": "strong", "del": "old", "p > code": "code", "ul > li >> nth=0": "one", "ol > li": "inner",
         "th >> nth=1": "b", "td >> nth=0": "1", "blockquote": "quoted", "pre": 'def f(x):  # add\n    return x + "1"',
-        ".nbllm-keyword >> nth=0": "def", ".nbllm-comment": "# add", "p > .nbllm-math msup": "x2", ".nbllm-display mfrac > :nth-child(2)": "b",
+        ".nbllm-keyword >> nth=0": "def", ".nbllm-comment": "# add",
+        "p > .nbllm-math msup": "x2", ".nbllm-display mfrac > :nth-child(2)": "b",
     }.items():  # fmt: skip
         assert panel.page.text_content(f"{where} {selector}") == text, selector
     links = panel.page.eval_on_selector_all(f"{where} a", "all => all.map((a) => [a.textContent, a.href, a.rel])")
@@ -218,30 +220,35 @@ def test_what_is_one_to_the_reader_is_one_in_the_end_wherever_it_was_split(panel
     text = " ".join([*clusters, *(f"**{each}**" for each in clusters), "`e\u0301👍🏽`", "$e\u0301 + 👩‍👩‍👧‍👦$"])
     what = "() => [...document.querySelectorAll('.nbllm-model .nbllm-text')].pop().innerHTML"
     panel.show("q", text)
-    whole, width = panel.page.evaluate(what), panel.page.locator(".nbllm-model strong").first.evaluate("(each) => each.offsetWidth")
+    first, wide = panel.page.locator(".nbllm-model strong").first, "(each) => each.offsetWidth"
+    whole, width = panel.page.evaluate(what), first.evaluate(wide)
     assert "<mi>e\u0301</mi>" in whole and "<mo>👩‍👩‍👧‍👦</mo>" in whole
     panel.show()
     panel.tell("begin", question="q", again=False)
     for character in text:  # as a tokenizer may split it
         panel.grow(character)
     assert panel.page.evaluate(what) == whole
-    assert panel.page.locator(".nbllm-model strong").first.evaluate("(each) => each.offsetWidth") == width
+    assert first.evaluate(wide) == width
 
 
 # Of some 10,000 tokens each.
 LONG = {
-    "blocks": "\n\n".join(f"Paragraph {n} with *some* words, `code` and $x_{n}$ in it, of a length as it is in replies." for n in range(400)),
+    "blocks": "\n\n".join(f"Paragraph {n} with *some* words, `code`, $x_{n}$, and so on and on." for n in range(450)),
     "code": "```python\n" + "".join(f"def f{n}(x):  # add\n    return x + '{n}'\n" for n in range(900)),
     "items": "\n".join(f"- item {n} with **some** words, and `code`, of some twenty tokens" for n in range(500)),
     "items of an item": "- one\n" + "\n".join(f"  1. item {n} with **some** words, and `code`" for n in range(500)),
     "rows": "| a | b |\n|---|---|\n" + "\n".join(f"| cell {n} with words | and `code` in it |" for n in range(600)),
     "quotation": "\n>\n".join(f"> Paragraph {n} with *some* words and `code` in it." for n in range(500)),
 }
-GROWN = [MARKDOWN, "1. one\n2. two\n\n   more\n\n3. three\n- four\n\nfive", "> a\n> - b\n>   c\n\n```\nx = 'a\n" + "y = 1\n" * 90 + "```\nend",
-         "```js\n/* " + "long\n" * 100 + "*/ let x = `a`;\n" + "// b\n" * 90, "a | b\n--|--\n1 | 2\n3\n\n| not\na table", "- a\n\n- b\n\n\\[\nx\n- y\n\\]\nz",
-         '```python\n"""' + "text\n" * 150 + '"""\n' + "x = 1\n" * 90 + '"""open', "***a** b*\n# c\n---\nd\n===\n$$a\n\nb$$"]  # fmt: skip
+GROWN = [MARKDOWN, "1. one\n2. two\n\n   more\n\n3. three\n- four\n\nfive",
+         "> a\n> - b\n>   c\n\n```\nx = 'a\n" + "y = 1\n" * 90 + "```\nend",
+         "```js\n/* " + "long\n" * 100 + "*/ let x = `a`;\n" + "// b\n" * 90,
+         "a | b\n--|--\n1 | 2\n3\n\n| not\na table", "- a\n\n- b\n\n\\[\nx\n- y\n\\]\nz",
+         '```python\n"""' + "text\n" * 150 + '"""\n' + "x = 1\n" * 90 + '"""open',
+         "***a** b*\n# c\n---\nd\n===\n$$a\n\nb$$"]  # fmt: skip
 COUNT = """() => { window.touched = 0;
-    new MutationObserver((all) => { for (const each of all) for (const node of [...each.addedNodes, ...each.removedNodes])
+    new MutationObserver((all) => {
+      for (const node of all.flatMap((each) => [...each.addedNodes, ...each.removedNodes]))
         window.touched += 1 + (node.querySelectorAll?.("*").length ?? 0); })
       .observe(document.querySelector(".nbllm-log"), { childList: true, subtree: true, characterData: true }); }"""
 
@@ -255,7 +262,7 @@ def test_what_is_long_already_costs_a_reply_nothing(panel, kind):
     panel.page.evaluate(COUNT)
     for at in range(len(text) - 2400, len(text), 24):  # 100 updates
         panel.grow(text[at : at + 24])
-    assert 100 <= panel.page.evaluate("window.touched") <= 100 * 150  # of more than 3,000 elements of the conversation, and as many again
+    assert 100 <= panel.page.evaluate("window.touched") <= 100 * 150  # of thousands of elements
 
 
 def test_what_grew_is_what_it_would_be_at_once(panel):
@@ -265,8 +272,10 @@ def test_what_grew_is_what_it_would_be_at_once(panel):
         whole = panel.page.evaluate(what)
         panel.show()
         panel.tell("begin", question="q", again=False)
-        panel.number = panel.page.evaluate("""([text, number]) => { for (let at = 0; at < text.length; at += 3)
-            window.tell({ kind: "reply", number: ++number, text: text.slice(at, at + 3) }); return number; }""", [text, panel.number])  # fmt: skip
+        panel.number = panel.page.evaluate("""([text, number]) => {
+            for (let at = 0; at < text.length; at += 3)
+              window.tell({ kind: "reply", number: ++number, text: text.slice(at, at + 3) });
+            return number; }""", [text, panel.number])  # fmt: skip
         assert panel.page.evaluate(what) == whole
         panel.grow(done=True)
 

@@ -85,7 +85,7 @@ def test_with_the_oldest_ipykernel_it_says_that_it_waits_for_the_cell(page, show
 
 
 @pytest.mark.skipif("NBLLM_IPYKERNEL6" not in os.environ, reason="NBLLM_IPYKERNEL6 names no Python with ipykernel 6")
-def test_with_the_oldest_ipykernel_a_reply_goes_on_while_a_cell_computes_and_is_stopped_when_that_is_interrupted(page, show):
+def test_with_the_oldest_ipykernel_a_reply_goes_on_while_a_cell_computes_and_is_stopped_by_an_interrupt(page, show):
     show("lab", "six")
     panel, waits, text = page.page, page.page.locator(".nbllm-waits"), page.page.locator(".nbllm-model .nbllm-text")
     ask(page, LONG)

@@ -41,7 +41,7 @@ class Cell:
         return self
 
     def aside(self):
-        """This cell goes on in the background: what comes of it later is no other cell's concern, and kept in `later`."""
+        """This cell goes on in the background: what comes of it later is no concern of others, and kept in `later`."""
         self._kernel.ignored.add(self.id)
         return self
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+COUNTING = """handle = shown.send('Count to one thousand in words.', max_tokens=2000)
+while len(handle.events) < 12: pass"""
 SESSION = "__import__('nbllm.jupyter.session').jupyter.session.running()"
 
 COUNT = """
@@ -22,8 +24,9 @@ def panel(kernel):
 
 def told(*cells):
     """What the browser was told of what these cells began, in order; but not that a question has come."""
-    messages = [message for cell in cells for message in (*cell.messages, *cell.later) if message["msg_type"] == "comm_msg"]
-    contents = [message["content"]["data"].get("content", {}) for message in messages]
+    messages = [message for cell in cells for message in (*cell.messages, *cell.later)]
+    said = [message["content"]["data"] for message in messages if message["msg_type"] == "comm_msg"]
+    contents = [data.get("content", {}) for data in said]
     return sorted((content for content in contents if "number" in content), key=lambda content: content["number"])
 
 
@@ -102,7 +105,7 @@ def test_what_the_browser_asks_is_done_and_a_mistake_is_told_there(panel):
     (error,) = told(ask(panel, kind="send", text=" "))
     assert error["kind"] == "error" and "empty" in error["text"]
     (error,) = told(ask(panel, kind="dance"))
-    assert error["kind"] == "error" and error["text"] == "KeyError: 'dance'"  # raised, too, and in the Jupyter kernel's log
+    assert error["kind"] == "error" and error["text"] == "KeyError: 'dance'"  # raised, too: the log has it
 
 
 def test_stop_ends_a_reply_and_keeps_it(panel):
@@ -116,7 +119,7 @@ def test_stop_ends_a_reply_and_keeps_it(panel):
 
 
 def test_messages_are_numbered_and_one_who_comes_in_the_middle_is_told_what_was_sent(panel):
-    cell = panel.run("handle = shown.send('Count to one thousand in words.', max_tokens=2000)\nwhile len(handle.events) < 12: pass").aside()
+    cell = panel.run(COUNTING).aside()
     asking = ask(panel, kind="hello")
     panel.run("shown.stop()\nhandle.wait()")
     contents = [content for content in told(asking, cell) if content["kind"] != "head"]
@@ -162,7 +165,7 @@ def test_a_conversation_that_was_saved_with_its_cache_is_not_read_again(panel, t
 
 
 def test_a_system_prompt_waits_for_the_reply_that_is_written(panel):
-    panel.run("handle = shown.send('Count to one thousand in words.', max_tokens=2000)\nwhile len(handle.events) < 12: pass").aside()
+    panel.run(COUNTING).aside()
     ask(panel, kind="set", name="system", value="Be brief.")
     assert panel.value("[handle.ended, shown.serialize()]") == [False, []]
     last = "shown._session.submit(lambda stop: iter(())).wait()"
@@ -202,7 +205,8 @@ def test_while_a_cell_computes_what_comes_on_a_thread_of_its_own_is_answered_and
 def test_while_a_cell_computes_what_comes_where_cells_do_waits_for_its_end(panel, tmp_path):
     gate, comm = tmp_path / "gate", panel.value("shown.widget.comm.comm_id")
     panel.run("%config NbLLM.max_tokens = 5")
-    computing = panel.start(f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\nbefore = len(shown.serialize())")
+    waits = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)"
+    computing = panel.start(f"{waits}\nbefore = len(shown.serialize())")
     computing.until(lambda cell: cell.of("execute_input"))
     asked = send(panel, comm, kind="send", text="hello")
     gate.touch()

@@ -94,7 +94,7 @@ function reused(old, key, make) {
   return made;
 }
 
-// One block as an element, which may be `old`, that of what its source was before. `tools(code)` gives what stands beside code.
+// One block as an element, which may be `old`, that of its source before. `tools(code)` gives what stands beside code.
 function block(source, tools, depth = 0, old = null) {
   const lines = source.split("\n");
   const fence = FENCE.exec(lines[0]);
@@ -107,7 +107,7 @@ function block(source, tools, depth = 0, old = null) {
     return filled(quote, lines.map((line) => line.replace(/^\s*> ?/, "")).join("\n"), tools, depth);
   }
   if (ITEM.test(lines[0])) return list(lines, tools, depth, old);
-  if (lines[0].includes("|") && lines[1]?.includes("|") && /^[\s|:-]*-[\s|:-]*$/.test(lines[1])) return table(lines, old);
+  if (lines[0].includes("|") && /^(?=.*\|)[\s|:-]*-[\s|:-]*$/.test(lines[1] ?? "")) return table(lines, old);
   return inline(element("p", ""), source.trim());
 }
 
@@ -221,7 +221,8 @@ const MADE = { // of what was found, how deep it stands, and all that it was fou
   dollars: (source) => mathematics(source, false),
   end: () => element("br", ""),
   escaped: (character) => character,
-  image: (mark, depth, { groups: { label, target } }) => element("span", "nbllm-image", `[image, not loaded: ${label || target}]`),
+  image: (mark, depth, { groups: { label, target } }) =>
+    element("span", "nbllm-image", `[image, not loaded: ${label || target}]`),
   target: (address, depth, match) => link(address, (node) => inline(node, match.groups.label, depth), match[0]),
   address: (address, depth, match) => link(address, (node) => node.append(address), match[0]),
   strong: (source, depth) => within("strong", source, depth),

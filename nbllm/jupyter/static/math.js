@@ -1,6 +1,6 @@
-// TeX's mathematics to MathML, which browsers typeset by themselves. Elements and attributes are of the tables, text only
-// becomes text nodes, and an unknown command stays its characters. What cannot be read is shown as characters altogether,
-// and so is what is longer or deeper than an honest formula. Knows nothing of Markdown.
+// TeX's mathematics to MathML, which browsers typeset. Elements and attributes are of the tables, text only becomes
+// text nodes, and an unknown command stays its characters. What cannot be read is shown as characters altogether, and so
+// is what is longer or deeper than an honest formula. Knows nothing of Markdown.
 
 const MATHML = "http://www.w3.org/1998/Math/MathML";
 const LONGEST_MATH = 2000; // characters
@@ -303,7 +303,8 @@ const unchanged = (formula) => item(formula.argument());
 const modulo = (...brackets) => (formula) => {
   const number = brackets.length ? [formula.argument()] : [], [left = "", right = ""] = brackets;
   const word = [make("mi", {}, "mod"), space(0.3)];
-  return item(row(space(0.5), ...fence(left, "prefix", "false"), ...word, ...number, ...fence(right, "postfix", "false")));
+  const around = [fence(left, "prefix", "false"), fence(right, "postfix", "false")];
+  return item(row(space(0.5), ...around[0], ...word, ...number, ...around[1]));
 };
 const arrow = (text) => (formula) => {
   const below = formula.bracket(), made = operator(text, { stretchy: "true" });

@@ -7,8 +7,8 @@ const paired = (text) => { // "alpha α beta β", by name
 const listed = (text) => new Set(text.trim().split(/\s+/));
 
 const GREEK = paired(`alpha α beta β gamma γ delta δ epsilon ϵ varepsilon ε zeta ζ eta η theta θ vartheta ϑ iota ι
-  kappa κ lambda λ mu μ nu ν xi ξ omicron ο pi π varpi ϖ rho ρ varrho ϱ sigma σ varsigma ς tau τ upsilon υ phi ϕ varphi φ chi χ
-  psi ψ omega ω ell ℓ imath ı jmath ȷ`);
+  kappa κ lambda λ mu μ nu ν xi ξ omicron ο pi π varpi ϖ rho ρ varrho ϱ sigma σ varsigma ς tau τ upsilon υ phi ϕ
+  varphi φ chi χ psi ψ omega ω ell ℓ imath ı jmath ȷ`);
 const ORDINARY = paired(`Gamma Γ Delta Δ Theta Θ Lambda Λ Xi Ξ Pi Π Sigma Σ Upsilon Υ Phi Φ Psi Ψ Omega Ω infty ∞
   partial ∂ nabla ∇ emptyset ∅ varnothing ∅ aleph ℵ beth ℶ hbar ℏ Re ℜ Im ℑ wp ℘ forall ∀ exists ∃ nexists ∄ top ⊤ bot ⊥
   angle ∠ triangle △ square □ Box □ blacksquare ■ qed ∎ prime ′ degree ° ldots … dots … dotsc … cdots ⋯ dotsb ⋯ vdots ⋮
@@ -56,12 +56,14 @@ const FONTS = { mathbf: [0x1d400, 0x1d41a, 0x1d7ce, 0x1d6a8, 0x1d6c2],
   mathsf: [0x1d5a0, 0x1d5ba, 0x1d7e2], mathtt: [0x1d670, 0x1d68a, 0x1d7f6], mathit: [], mathrm: [] };
 const OTHER_FONTS = { mathscr: "mathcal", Bbb: "mathbb", bm: "boldsymbol", pmb: "boldsymbol", mathnormal: "mathit" };
 const SWITCHES = { rm: "mathrm", bf: "mathbf", it: "mathit", cal: "mathcal" }; // up to the end of the group
+// Letters of fonts that have had a place of their own since before, by the place that is empty instead.
 const HOLES = paired(`1d53a ℂ 1d53f ℍ 1d545 ℕ 1d547 ℙ 1d548 ℚ 1d549 ℝ 1d551 ℤ 1d49d ℬ 1d4a0 ℰ 1d4a1 ℱ 1d4a3 ℋ 1d4a4 ℐ
-  1d4a7 ℒ 1d4a8 ℳ 1d4ad ℛ 1d4ba ℯ 1d4bc ℊ 1d4c4 ℴ 1d506 ℭ 1d50b ℌ 1d50c ℑ 1d515 ℜ 1d51d ℨ`); // are older
+  1d4a7 ℒ 1d4a8 ℳ 1d4ad ℛ 1d4ba ℯ 1d4bc ℊ 1d4c4 ℴ 1d506 ℭ 1d50b ℌ 1d50c ℑ 1d515 ℜ 1d51d ℨ`);
 const TEXTS = listed("text textrm textnormal mbox hbox textit textbf textsf texttt");
 
 const ENVIRONMENTS = { matrix: ["", ""], pmatrix: ["(", ")"], bmatrix: ["[", "]"], Bmatrix: ["{", "}"],
-  vmatrix: ["|", "|"], Vmatrix: ["‖", "‖"], smallmatrix: ["", ""], array: ["", ""], cases: ["{", ""], rcases: ["", "}"], aligned: ["", ""],
+  vmatrix: ["|", "|"], Vmatrix: ["‖", "‖"], smallmatrix: ["", ""], array: ["", ""],
+  cases: ["{", ""], rcases: ["", "}"], aligned: ["", ""],
   align: ["", ""], alignat: ["", ""], alignedat: ["", ""], split: ["", ""], eqnarray: ["", ""], equation: ["", ""],
   gather: ["", ""], gathered: ["", ""], multline: ["", ""] }; // and what stands around them
 const ALIGNED = listed("aligned align alignat alignedat split eqnarray");
