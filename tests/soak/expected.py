@@ -15,8 +15,8 @@ def _soak():
     current, handles = session(settings(get_ipython())), []
     submit = current.submit
 
-    def kept(job):
-        handles.append(submit(job))
+    def kept(*arguments, **named):
+        handles.append(submit(*arguments, **named))
         return handles[-1]
 
     current.submit = kept
