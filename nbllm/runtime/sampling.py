@@ -90,7 +90,7 @@ def likeliest(logits, peaks, id, n):
 
 def check(peaks):
     """Raises ModelFileError where a logit is not finite, as the peaks (..., vocab / PEAK) of all tell."""
-    if not np.isfinite(peaks.sum()):
+    if not np.isfinite(peaks).all():
         raise ModelFileError("the model computed a value that is not a number, so its file is probably damaged; "
                              "fetch it again, or use another model")
 
