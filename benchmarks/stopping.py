@@ -68,7 +68,7 @@ def shown(kernel, text):
 
 
 def decode(kernel, trial):
-    return kernel.start(LONG.replace("%%chat", "%%chat --new")).until(lambda cell: cell.states.count("writing") > 2)
+    return kernel.start(LONG.replace("%%chat", "%%chat --new")).until(lambda cell: "writing" in cell.states)
 
 
 def prompt(kernel, trial):

@@ -33,7 +33,7 @@ def test_while_loading_while_reading_and_while_writing(local_llm):
     cell.until(lambda cell: any("%" in update["data"]["text/plain"] for update in cell.updates))
     assert stopped(local_llm, cell) == "Stopped while reading the prompt."
     local_llm.run(MANY)
-    cell = local_llm.start(LONG).until(lambda cell: cell.states.count("writing") > 1)
+    cell = local_llm.start(LONG).until(lambda cell: "writing" in cell.states)
     assert (
         stopped(local_llm, cell) == f"Stopped after {cell.made['generated_tokens']} tokens; the partial reply is kept."
     )
@@ -94,7 +94,7 @@ def test_it_ends_at_once_while_the_model_writes_and_leaves_nothing(local_llm, as
     here = psutil.Process(local_llm.value("__import__('os').getpid()"))
     family = [here, *here.children(recursive=True)]
     assert len(family) >= 2
-    local_llm.start(ask).until(lambda cell: cell.states.count("writing") > 1)
+    local_llm.start(ask).until(lambda cell: "writing" in cell.states)
     since = time.monotonic()
     local_llm.client.shutdown()
     while any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in family):
@@ -106,7 +106,7 @@ def test_it_ends_at_once_while_the_model_writes_and_leaves_nothing(local_llm, as
 def test_it_restarts_while_the_model_writes(local_llm):
     local_llm.run(MANY)
     here = psutil.Process(local_llm.value("__import__('os').getpid()"))
-    local_llm.start(LONG).until(lambda cell: cell.states.count("writing") > 1)
+    local_llm.start(LONG).until(lambda cell: "writing" in cell.states)
     local_llm.manager.restart_kernel()
     assert not here.is_running()
     local_llm.client.wait_for_ready(timeout=PATIENCE)
