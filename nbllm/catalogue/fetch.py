@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import os
 import re
+import socket
 import threading
 import time
 import urllib.error
@@ -84,8 +85,7 @@ def fetching(
                     yield transfer.done, transfer.size
                 transfer.join(POLL)
         finally:
-            transfer.cancelled.set()
-            transfer.agreed.set()
+            transfer.cancel()
         if transfer.error:
             raise transfer.error
         yield transfer.size, transfer.size
@@ -111,6 +111,7 @@ class _Transfer(threading.Thread):
         self.remote, self.part = remote, part
         self.size = self.error = None
         self.agreed, self.cancelled = threading.Event(), threading.Event()
+        self._line, self._lock = None, threading.Lock()  # what is read from, under a descriptor of our own
         self._validator = None  # of what the part is a part of
         part.touch()
         self.done = part.stat().st_size
@@ -118,6 +119,15 @@ class _Transfer(threading.Thread):
             self._restart()
         elif self.done == remote.size:
             self.size = self.done
+
+    def cancel(self):
+        """End it now, also where it waits for a server that says nothing."""
+        self.cancelled.set()
+        self.agreed.set()
+        with self._lock:
+            if self._line is not None:
+                with suppress(OSError):  # the server has closed it
+                    self._line.shutdown(socket.SHUT_RDWR)
 
     def run(self):
         try:
@@ -169,17 +179,33 @@ class _Transfer(threading.Thread):
         with _OPENER.open(urllib.request.Request(self.remote.url, headers=headers), timeout=TIMEOUT) as response:
             self.size = self._accept(response)
             self.agreed.wait()
-            with self.part.open("r+b") as file:
+            with self._cancellable(response), self.part.open("r+b") as file:
                 file.seek(self.done)
-                while chunk := response.read1(min(CHUNK, self.size - self.done)):  # what there is, without waiting
-                    if self.cancelled.is_set():  # another may be at it by now
-                        return
+                while not self.cancelled.is_set():
+                    chunk = response.read1(min(CHUNK, self.size - self.done))  # what there is, without waiting
+                    if self.cancelled.is_set() or not chunk:  # another may be at it by now
+                        break
                     if self.done == 0 and len(chunk) >= 4:  # what is no model need not arrive
                         self._look_at(chunk)
                     file.write(chunk)
                     self.done += len(chunk)
-                file.flush()
-                os.fsync(file.fileno())
+                if not self.cancelled.is_set():
+                    file.flush()
+                    os.fsync(file.fileno())
+
+    @contextmanager
+    def _cancellable(self, response):
+        if response.isclosed():  # there is nothing to come
+            yield
+            return
+        with socket.fromfd(response.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line:
+            with self._lock:
+                self._line = line
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._line = None
 
     def _accept(self, response) -> int:
         """Bytes in all, as the server says; begins again where it does not go on from where we are."""

@@ -6,6 +6,7 @@ Knows nothing of models, prompts or outputs: a job is a generator function, its 
 import contextlib
 import queue
 import threading
+import traceback
 from collections import deque
 from dataclasses import dataclass
 
@@ -87,6 +88,8 @@ class Handle:
                 for event in events:
                     self._tell(event)
         except BaseException as error:  # the thread goes on; the follower gets it
+            # What the job had at hand, a model perhaps, ends now: the error is kept, and refers to it in a circle.
+            traceback.clear_frames(error.__traceback__)
             return error
 
     def _tell(self, event):

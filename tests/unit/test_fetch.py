@@ -102,7 +102,8 @@ def test_a_file_that_changed_meanwhile_is_fetched_anew(server, unknown, tmp_path
     assert path.read_bytes() == b"GGUF" + CONTENT[:3:-1]
 
 
-def test_what_a_stopped_attempt_has_got_is_not_fetched_again(server, remote, tmp_path):
+def test_what_a_stopped_attempt_has_got_is_not_fetched_again(server, remote, tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "TIMEOUT", 600)
     server.pause, flag = threading.Event(), StopFlag()
     steps = fetching(remote, tmp_path, lambda size: None, flag)
     while next(steps)[0] < 2_000_000:
@@ -110,10 +111,11 @@ def test_what_a_stopped_attempt_has_got_is_not_fetched_again(server, remote, tmp
     flag.set()
     with pytest.raises(Stopped, match="what is here is kept"):
         next(steps)
-    server.pause.set()
     for thread in threading.enumerate():
         if thread.name == "nbllm download":
             thread.join(20)
+            assert not thread.is_alive()  # though the server says nothing more
+    server.pause.set()
     assert os.listdir(tmp_path) == [".m.gguf.part"]
     here = (tmp_path / ".m.gguf.part").stat().st_size
     server.pause, server.requests = None, []

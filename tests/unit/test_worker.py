@@ -251,3 +251,24 @@ def test_a_job_cannot_wait_for_a_job(worker):
         yield worker.submit(counting(1)).wait()
     with pytest.raises(AssertionError, match="forever"):
         worker.submit(job).wait()
+
+
+def test_what_a_job_had_at_hand_when_it_failed_ends_at_once(worker):
+    class Large:
+        pass
+
+    def job(stop):
+        large = Large()
+        held.append(weakref.ref(large))
+        yield 1
+        raise ValueError("no")
+
+    held = []
+    gc.disable()
+    try:
+        handle = worker.submit(job)
+        with pytest.raises(ValueError, match="no"):
+            handle.wait()
+        assert held[0]() is None
+    finally:
+        gc.enable()
