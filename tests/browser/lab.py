@@ -19,6 +19,16 @@ ARGUMENTS = ("--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", "--Id
              "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")  # fmt: skip
 ROADS = {"lab": "lab/tree", "notebook": "notebooks"}  # where each front end opens a file
 
+# Run in a notebook, replies do not end by themselves, before they can be stopped.
+ENDLESS = """
+from nbllm.runtime.generation import Generation
+begin = Generation.__init__
+def endless(self, *given, **named):
+    begin(self, *given, **named)
+    self._end_ids = frozenset()
+Generation.__init__ = endless
+"""
+
 
 class Server:
     """A running server of a folder's notebooks. A context manager."""

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from browser.lab import ENDLESS
 from playwright.sync_api import expect
 
 FRONTS = ["lab", "notebook"]
@@ -28,7 +29,7 @@ FOOTER = re.compile(r"\d+ tokens read, \d+ reused, \d+ written")
 @pytest.mark.parametrize("front", FRONTS)
 def test_a_cell_streams_is_stopped_by_the_button_and_is_there_after_a_reload(page, server, front):
     name = f"chat_{front}.ipynb"
-    server.write(name, LOAD, "%%chat --max-tokens 12\nhello", "%%chat --max-tokens 2000 --top-k 40 -t 1 --seed 3\nTell me a very long story.")
+    server.write(name, LOAD + ENDLESS, "%%chat --max-tokens 12\nhello", "%%chat --max-tokens 2000 --top-k 40 -t 1 --seed 3\nTell me a very long story.")
     page.open(name, front).run(0)
     expect(page.output(0)).to_have_count(0)
     expect(page.run(1)).to_contain_text(FOOTER)

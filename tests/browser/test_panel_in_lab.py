@@ -4,19 +4,11 @@ import os
 import re
 
 import pytest
+from browser.lab import ENDLESS
 from playwright.sync_api import expect
 
 FOOTER = re.compile(r"\d+ tokens read, \d+ reused, \d+ written")
 LOAD = "%load_ext nbllm\n%config NbLLM.max_tokens = 2000\n%config NbLLM.seed = 3\n%config NbLLM.temperature = 1"
-# Replies do not end by themselves, before they can be stopped.
-ENDLESS = """
-from nbllm.runtime.generation import Generation
-begin = Generation.__init__
-def endless(self, *given, **named):
-    begin(self, *given, **named)
-    self._end_ids = frozenset()
-Generation.__init__ = endless
-"""
 SHOW = "import nbllm\nnbllm.panel()"
 # What the page sends goes to a thread of its own when the Jupyter kernel has made one for it.
 THREAD = "import time\nwhile not get_ipython().kernel.shell_channel_thread.manager.list_subshell(): time.sleep(0.01)"
