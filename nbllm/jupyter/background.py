@@ -29,9 +29,11 @@ class _Live(NotebookOutput):
         self._shown = False
 
     def show(self):
-        data, _ = self._bundle()
+        data, plain = self._bundle()
         display(data, raw=True, metadata=self.metadata(), display_id=self._id)
         self._shown = True
+        if self.text or self.think:
+            self._plain = plain  # what is new after it begins here
 
     def send(self, data, metadata):
         if self._shown:

@@ -130,3 +130,17 @@ def test_shown_again_it_is_the_same_output(kernel, start):
     (again,) = kernel.run("answer").of("display_data")
     assert again["transient"]["display_id"] == asked.display and again["metadata"]["nbllm"]["state"] == "done"
     assert again["data"]["text/plain"] == kernel.value("answer.text")
+
+
+def test_shown_again_while_it_is_written_what_is_new_goes_on_from_there(kernel, start):
+    asked = start(ENDLESS)
+    kernel.run("import time\nwhile not answer.text: time.sleep(0.001)")
+    again = kernel.run("answer")
+    (shown,) = again.of("display_data")
+    more = "had = len(answer.text)\nwhile len(answer.text) < had + 500: time.sleep(0.001)"
+    stopped = kernel.run(f"{more}\nanswer.stop(); answer.wait()")
+    text = shown["data"]["text/plain"]
+    for update in updates(asked.display, again, stopped):
+        text = update["data"].get("text/plain") or text + update["metadata"]["nbllm"]["new"]
+        assert kernel.value("answer.text").startswith(text)
+    assert text == kernel.value("answer.text")
