@@ -185,6 +185,10 @@ class Model:
     def closed(self) -> bool:
         return self._engine is None
 
+    def intact(self) -> bool:
+        """Whether it can be used: not once another program changes its packed weights; then load it again."""
+        return not self.closed and self._engine.weights.intact()
+
     @property
     def held(self) -> int:
         """Bytes that closing it would give back, at least: memory that was never written to was never taken."""
@@ -267,8 +271,7 @@ class Model:
         return Batch(engine.twin(max(fits, engine.context)))
 
     def _check(self):
-        """Refuse a request that would end the process, or never end."""
-        self.engine.weights.check()
+        """Refuse a request that would never end."""
         if self._process != os.getpid() and self.engine.threads > 1:
             raise NbLLMError(
                 f"the model {self.name} was loaded before this process was forked, and its threads are not here; "

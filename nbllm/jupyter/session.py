@@ -244,7 +244,7 @@ class Session:
 
     def _ready(self, stop):
         wanted = (self.config.model, self.config.context, self.config.threads, self.config.cache_bits)
-        if self._loaded == wanted:
+        if self._loaded == wanted and self.model.intact():
             return
         path = yield from self._find(self.config.model, stop)
         yield Loading(path.stem)

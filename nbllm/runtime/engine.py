@@ -237,7 +237,10 @@ class Engine:
         ------
         ContextFullError
             The cache is full.
+        ModelFileError
+            Another program changes the packed weights.
         """
+        self.weights.check()
         ids, where, picked = [], [], []
         for sequence, more, outputs in parts:
             self.cache.fit(sequence, len(more))

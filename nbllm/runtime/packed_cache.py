@@ -3,14 +3,12 @@
 A file holds a header of one page and then the packed bytes. It is written under another name and renamed when it is
 whole and on the disk, so whatever has its name is whole: a process that was killed leaves a part behind, which the next
 one deletes, and no one ever maps a file that nbllm makes shorter; nor does anyone else by mistake, for it may only be
-read. Two processes may write the same file at once; one
-of them is then used by both. When room is needed, the files go that were not used for the longest time, but none that a
+read. Two processes may write the same file at once; one of them is then used by both. When room is needed, the files go that were not used for the longest time, but none that a
 process has mapped. Knows nothing of models or layouts: keys and bytes are given to it.
 """
 
 import errno
 import json
-import mmap
 import os
 import shutil
 import tempfile
@@ -20,11 +18,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import platformdirs
 
 from ..errors import OptionError
 from .events import Packing
+from .mapping import mapped
 
 try:
     import fcntl
@@ -131,20 +129,18 @@ def find(folder: Path, key: str, size: int):
         if (header.get("key"), header.get("size")) != (key, size):
             return None
         try:
-            mapping = mmap.mmap(file.fileno(), HEADER + size, access=mmap.ACCESS_READ)
+            data = mapped(file, HEADER + size, HEADER)
         except ValueError:  # it was cut just now
             return None
     with suppress(OSError):  # a cache that may only be read: then it is not ours to keep in order
         os.utime(place)
-    return np.frombuffer(mapping, np.uint8, size, HEADER)
+    return data
 
 
-def intact(data) -> bool:
-    """Whether the file that `find` mapped still has all its bytes. Asks the system, reads nothing."""
-    mapping = data
-    while not isinstance(mapping, mmap.mmap):
-        mapping = mapping.obj if isinstance(mapping, memoryview) else mapping.base
-    return mapping.size() >= HEADER + data.size
+def discard(path: Path):
+    """Delete a file that another program changes, so that nobody maps it; those who have, find out by themselves."""
+    with suppress(OSError):  # a cache that may only be read
+        path.unlink()
 
 
 def store(folder: Path, key: str, size: int, model: str, pieces):
@@ -244,19 +240,28 @@ def _delete(path):
         if fcntl is None:
             path.unlink()
             return True
-        path.chmod(0o600)  # some network file systems lock only what may be written to
-        with path.open("r+b") as file:
+        try:
+            _delete_unused(path, "rb")
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            path.chmod(0o600)  # some network file systems lock only what may be written to
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _delete_unused(path, "r+b")
             except BlockingIOError:
                 _protect(path)
                 raise
-            path.unlink()
     except FileNotFoundError:
         return True
     except (BlockingIOError, PermissionError):
         return False
     return True
+
+
+def _delete_unused(path, mode):
+    with path.open(mode) as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
 
 
 def _make_room(folder, size):

@@ -14,6 +14,7 @@ from ..errors import ModelFileError, Stopped
 from . import packed_cache
 from .arrays import zeros
 from .events import Packing, StopFlag, finish
+from .mapping import intact
 from .models import architecture
 from .packed import Packer
 
@@ -41,18 +42,25 @@ class Weights:
     path: Path | None = None
     notice: str | None = None
 
+    def intact(self) -> bool:
+        """Whether they can be read, for some seconds at least. If not, their file is deleted: they are to be made anew."""
+        if self.path is None or intact(self.data):
+            return True
+        packed_cache.discard(self.path)
+        return False
+
     def check(self):
-        """To be called before each request, not in each step: whoever reads what was cut off a mapped file is ended.
+        """To be called before each step: whoever reads what was cut off a mapped file is ended.
 
         Raises
         ------
         ModelFileError
-            Somebody has cut the file in the cache.
+            Somebody has cut the file in the cache, or is about to change it.
         """
-        if self.path is not None and not packed_cache.intact(self.data):
+        if not self.intact():
             raise ModelFileError(
-                f"the packed weights in {str(self.path)!r} were cut short by another program while they were in use; "
-                "load the model again, then they are made anew"
+                f"the packed weights in {str(self.path)!r} were changed or cut short by another program while they were "
+                "in use; load the model again, then they are made anew"
             )
 
 

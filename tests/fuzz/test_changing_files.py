@@ -10,15 +10,20 @@ import tiny_gguf
 
 import nbllm
 from nbllm.errors import ModelFileError
+from nbllm.jupyter.config import NbLLM
+from nbllm.jupyter.session import Session
+from nbllm.text import Text
 
 PROGRAM = """
-import os, sys
+import os, subprocess, sys
 import nbllm
 from nbllm.errors import NbLLMError
 from nbllm.formats import file
-from nbllm.runtime import packed_cache
+from nbllm.runtime import mapping, packed_cache
 
 path, what, moment = sys.argv[1:]
+if "no lease" in what:
+    mapping.fcntl = None
 
 def change():
     target = packed_cache.path(packed_cache.folder(), key[0]) if what.startswith("packed") else path
@@ -87,8 +92,63 @@ def test_packed_weights_that_are_deleted_or_replaced_have_no_effect(tmp_path, wh
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a mapped file cannot be cut there")
 def test_packed_weights_that_are_cut_are_told_at_the_next_request(tmp_path):
-    told = outcome(tmp_path, "packed cut", "used")
+    told = outcome(tmp_path, "packed, no lease, cut", "used")
     assert told.startswith("told:") and "cut short" in told and "load the model again" in told
+
+
+CHANGES = {
+    "cut": "os.truncate(path, 0)",
+    "written to": "open(path, 'r+b').write(bytes(10**5))",
+    "written anew": "open(path, 'wb').write(bytes(10**5))",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are leases on Linux only")
+@pytest.mark.parametrize("change", CHANGES)
+def test_packed_weights_are_let_go_of_before_another_program_changes_them_within_a_reply(tmp_path, monkeypatch, change):
+    monkeypatch.setenv("NBLLM_CACHE", str(tmp_path / "packed"))
+    path = tiny_gguf.write_llama(tmp_path / "m.gguf", layers=1)
+    with nbllm.load(path, threads=1) as model:
+        packed = model.engine.weights.path
+        program = f"import os; path = {str(packed)!r}; os.chmod(path, 0o600); {CHANGES[change]}"
+        other = None
+        with pytest.raises(ModelFileError, match="changed or cut short"):  # and no signal
+            while True:  # until the other one has got so far
+                for n, _ in enumerate(model.generate([1, 2, 3], seed=1, max_tokens=None)):
+                    if n == 3 and other is None:
+                        other = subprocess.Popen([sys.executable, "-c", program])
+        assert not model.intact() and not packed.exists()
+        with pytest.raises(ModelFileError, match="load the model again"):
+            model.logits([1])
+        with nbllm.load(path, threads=1) as again:  # while the other one still waits
+            assert other.poll() is None
+            expected = again.logits([1, 2, 3])
+    assert other.wait() == 0  # as soon as the model is closed
+    monkeypatch.setenv("NBLLM_CACHE", "off")
+    with nbllm.load(path, threads=1) as model:
+        assert (model.logits([1, 2, 3]) == expected).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are leases on Linux only")
+def test_a_session_loads_again_what_another_program_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("NBLLM_CACHE", str(tmp_path / "packed"))
+    session = Session(NbLLM(model=str(tiny_gguf.write_llama(tmp_path / "m.gguf", layers=1)), temperature=0))
+    try:
+        first = texts(session)
+        packed = session.model.engine.weights.path
+        program = f"import os; os.chmod({str(packed)!r}, 0o600); os.truncate({str(packed)!r}, 0)"
+        other = subprocess.Popen([sys.executable, "-c", program])
+        while session.model.intact():  # until the other one has got so far
+            assert other.poll() is None
+        assert texts(session) == first
+        assert other.wait() == 0 and session.model.intact()
+    finally:
+        session.close()
+
+
+def texts(session):
+    events = session.submit(session.ask("hello", session.sampling(max_tokens=5), new=True)).wait()
+    return [event for event in events if isinstance(event, Text)]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a mapped file cannot be cut there")
