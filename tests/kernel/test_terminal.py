@@ -50,3 +50,19 @@ def test_ctrl_c_stops_a_reply_and_ipython_goes_on(terminal):
     terminal.child.expect(PROMPT)
     assert "Traceback" not in terminal.child.before
     assert "42" in terminal("6 * 7")
+
+
+def test_a_reply_in_the_background_is_silent_until_it_is_asked_for(terminal):
+    asked = terminal(ASK.format("--bg -o later --max-tokens 12", "Tell me about the moon."))
+    assert "Traceback" not in asked and not re.search(FOOTER, asked)
+    (state,) = re.findall(r"<a reply in the background: .*?>", terminal("later"))
+    assert state.endswith("characters>")
+    reply = re.search(r"<<(.+)>>", terminal("print('<<' + later.wait().text + '>>')"), re.DOTALL)[1]
+    assert f"done, {len(reply):,} characters>" in terminal("later").replace("\r", "")
+
+
+def test_a_reply_in_the_background_is_stopped_by_a_command(terminal):
+    terminal(ASK.format("--bg -o later --max-tokens 2000 -t 1", "Count from one to one thousand, in words."))
+    assert "Traceback" not in terminal("%chat stop")
+    screen = terminal("later.wait().stats.generated_tokens if later.text else later.wait()")
+    assert re.search(r"Out\[\d+\]: \d+\b|Stopped before", screen) and "Traceback" not in screen
