@@ -58,8 +58,20 @@ def _soak():
         said = sum(len(m["content"]) for t in current.shelf.conversations.values() for m in t.messages)
         return [said, sum(map(len, In))]
 
-    return state, kept_text
-soak_state, soak_kept_text = _soak()
+    def heap():
+        """MB that C's allocator has given out, and that it keeps; None of another than glibc's."""
+        import ctypes
+        names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+        figures = type("Figures", (ctypes.Structure,), {"_fields_": [(name, ctypes.c_size_t) for name in names]})
+        tell = getattr(ctypes.CDLL(None), "mallinfo2", None)
+        if tell is None:
+            return None
+        tell.restype = figures
+        told = tell()
+        return [(told.uordblks + told.hblkhd) / 1e6, told.fordblks / 1e6]
+
+    return state, kept_text, heap
+soak_state, soak_kept_text, soak_heap = _soak()
 '''
 
 

@@ -73,7 +73,7 @@ def soak(model, folder, seed, hours, turns):
             kind(talk)
             talk.expected.compare(talk.state)
             if kind is at_rest:
-                watch.rest()
+                watch.rest(talk.kernel.value("soak_heap()"))
         except Lost as lost:
             talk.seen["reply of ipykernel lost"] += 1
             print(f"turn {talk.turn}, {kind.__name__}: {lost}", flush=True)

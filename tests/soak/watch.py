@@ -52,10 +52,14 @@ class Watch:
         own = memory.rss - getattr(memory, "shared", 0)
         return Sample(self.hours(), memory.rss / MB, own / MB, process.num_threads(), process.num_fds())
 
-    def rest(self):
-        """Note the state that is the same each time."""
+    def rest(self, heap):
+        """Note the state that is the same each time.
+
+        heap : what C's allocator has given out and what it keeps, MB; None if it does not say
+        """
         self.at_rest.append(self.sample())
-        print(f"at rest: {self.at_rest[-1]}", flush=True)
+        told = f"; of C's allocator {heap[0]:.0f} MB in use and {heap[1]:.0f} MB kept" if heap else ""
+        print(f"at rest: {self.at_rest[-1]}{told}", flush=True)
 
     def close(self):
         self._end.set()
