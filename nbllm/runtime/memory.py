@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from .cgroups import groups
 
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None
+
 LIMITLESS = 1 << 60  # bytes; a v1 group without a limit has a number near 2**63
 
 
@@ -19,12 +24,12 @@ class Memory:
 
 
 def memory() -> Memory:
-    """The machine's memory, or what a control group (a container, a batch job) allows of it."""
+    """The machine's memory, or what a control group (a container, a batch job) or `ulimit -v` allows of it."""
     import psutil  # here, as only loading and lists need it
 
     machine = psutil.virtual_memory()
     total, free = machine.total, machine.available
-    for limit, used in _limits():
+    for limit, used in (*_limits(), *_own_limit(psutil.Process())):
         total, free = min(total, limit), min(free, max(0, limit - used))
     return Memory(total, free)
 
@@ -42,6 +47,13 @@ def _limits() -> Iterator[tuple[int, int]]:
             limit, used = (int((group / name).read_text()) for name in names)
             if limit < LIMITLESS:
                 yield limit, used - _files(group, "total_" if first else "")
+
+
+def _own_limit(process) -> Iterator[tuple[int, int]]:
+    """(limit, used) of this process's address space, if that has a limit."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0] if resource else LIMITLESS
+    if 0 <= limit < LIMITLESS:
+        yield limit, process.memory_info().vms
 
 
 def _files(group, prefix):

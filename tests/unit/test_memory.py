@@ -69,6 +69,39 @@ def test_a_group_that_has_taken_more_than_it_may_has_nothing_left(root):
     assert memory() == Memory(1000, 0)
 
 
+LIMITED = """
+import resource, sys
+import numpy as np, psutil
+import nbllm
+from nbllm.errors import TooLargeError
+from nbllm.runtime.arrays import zeros
+from nbllm.runtime.memory import memory
+
+before = memory()
+limit = psutil.Process().memory_info().vms + (400 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+now = memory()
+assert now.total == min(before.total, limit) and 300 << 20 < now.free <= 400 << 20, (before, now)
+for size in (500 << 20, 1 << 50):
+    try:
+        zeros(size, np.uint8)
+    except TooLargeError as error:
+        print(error)
+model = nbllm.load(sys.argv[1], threads=1)
+print(model.context, model.notice)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold to such limits")
+def test_a_limit_of_the_process_counts_and_what_it_does_not_give_is_one_line(tmp_path):
+    model = write_llama(tmp_path / "m.gguf", layers=8, kv_heads=4, context=1 << 20)
+    ran = subprocess.run([sys.executable, "-c", LIMITED, model], capture_output=True, text=True, timeout=100)
+    assert ran.returncode == 0, ran.stderr
+    first, second, loaded = ran.stdout.splitlines()
+    assert "has not the 0.5 GB of memory that are needed now" in first and "GB of memory" in second
+    assert int(loaded.split()[0]) < 1 << 20 and "instead of the model's" in loaded
+
+
 # ---- what is needed
 
 
