@@ -1,6 +1,7 @@
 # make demo   from nothing to a model that answers in a notebook
 # make lab    the same notebook, live in JupyterLab
 # make test   from nothing to the whole test suite
+# make test-offline   the whole test suite where there is no network but this machine's own: Linux, with `unshare` and `ip`
 # make test-emulated   the kernels for processors that this one is not, on Debian; see CONTRIBUTING
 # make fuzz   opens CASES=100000 damaged model files, from case FIRST=0 on, and saves those that something is wrong with
 # make test-sanitized   the kernels under AddressSanitizer and UndefinedBehaviorSanitizer; some minutes to compile
@@ -19,7 +20,7 @@ SANITIZED := portable,avx2,avx512vnni,neon,neondot
 
 export PATH := $(VENV)/bin:$(PATH)
 
-.PHONY: demo lab test test-emulated test-sanitized test-valgrind test-long fuzz soak bench peers clean
+.PHONY: demo lab test test-offline test-emulated test-sanitized test-valgrind test-long fuzz soak bench peers clean
 .SECONDARY:
 
 # Notebooks and tests run in a folder from which `import nbllm` finds what is installed, not this folder's sources.
@@ -35,6 +36,10 @@ lab: $(VENV)/installed-lab
 test: $(VENV)/installed-test $(VENV)/installed-ipykernel6
 	@command -v chromium > /dev/null || echo "There is no chromium, so the browser tests are skipped; on Debian: apt install chromium"
 	cd tests && NBLLM_IPYKERNEL6=$(VENV)/ipykernel6/bin/python pytest
+
+test-offline: $(VENV)/installed-test $(VENV)/installed-ipykernel6
+	nbllm pull
+	cd tests && NBLLM_IPYKERNEL6=$(VENV)/ipykernel6/bin/python unshare --map-root-user --net sh -c 'ip link set lo up && pytest'
 
 test-emulated: $(VENV)/installed-test | $(VENV)/arm64
 	cd tests && NBLLM_ARM64=$(VENV)/arm64 pytest emulated/check_emulated.py
