@@ -230,7 +230,8 @@ def model(talk):
 
 def pack_again(talk):
     """What was laid out of a model is deleted, while it is in use."""
-    shutil.rmtree(talk.folder / "packed")
+    if (packed := talk.folder / "packed").exists():  # else nothing was loaded since it was deleted
+        shutil.rmtree(packed)
     talk.note("rm -r packed")
     model(talk)
 
