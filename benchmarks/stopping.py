@@ -5,12 +5,12 @@
 A trial starts a cell, waits until it is in the state, interrupts it as the stop button does, and takes the time until
 the cell's reply is here; the panel is stopped by its button, until the browser is told that the reply has ended. Then a
 further question must be answered, and after all trials the Jupyter kernel must have as many threads and open files as
-before. Printed are the median, the 99th percentile and the longest, and by how much the Jupyter kernel's own memory grew
-between the first trial and the last.
+before. Printed are the median, the 99th percentile and the longest, and by how much the Jupyter kernel's own memory
+grew between the first trial and the last.
 
-"full" reads the end of the longest prompt that fits in the default model's context; "long" of one of 30,000 tokens, whose
-first reading takes some minutes, and "schema" checks and compiles one of 94 kB, both with a copy of the model that claims a
-context in which they fit.
+"full" reads the end of the longest prompt that fits in the default model's context; "long" of one of 30,000 tokens,
+whose first reading takes some minutes, and "schema" checks and compiles one of 94 kB, both with a copy of the model
+that claims a context in which they fit.
 """
 
 import argparse
@@ -224,7 +224,8 @@ def main():
 
         given.model = pull()
     print(f"{given.model.name}, {given.trials} trials\n\n"
-          "| state | median, ms | 99th percentile, ms | longest, ms | memory, MB | load |\n|---|--:|--:|--:|--:|--:|")  # fmt: skip
+          "| state | median, ms | 99th percentile, ms | longest, ms | memory, MB | load |\n"
+          "|---|--:|--:|--:|--:|--:|")  # fmt: skip
     with serve(b"GGUF" + bytes(1 << 20)) as server:
         server.pause = threading.Event()
         for state in given.states.split(","):

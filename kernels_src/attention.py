@@ -1,12 +1,12 @@
 """Attention of up to four queries, or eight, over one page of PAGE cached positions, and how pages are merged.
 
-Softmax is made page by page (Milakov and Gimelshein, 2018; Dao et al., 2022): a page gives its largest score m, the sum l
-of exp(score - m) and the sum of exp(score - m) * value; two such partial results merge into one. Pages begin at fixed
+Softmax is made page by page (Milakov and Gimelshein, 2018; Dao et al., 2022): a page gives its largest score m, the sum
+l of exp(score - m) and the sum of exp(score - m) * value; two such partial results merge into one. Pages begin at fixed
 positions and are merged in order, so the bits depend neither on who else is asking nor on who computes which page.
 
-A partial result is 32 + head_dim floats: 16 copies of m, 16 lanes of l, the weighted values. A head's part of a page holds
-keys (PAGE / 16, head_dim, 16) and values (PAGE, head_dim), either in half precision or in 8 bits; in 8 bits there is a scale
-for each position, too. Knows nothing of layers, of threads, or of which page is whose.
+A partial result is 32 + head_dim floats: 16 copies of m, 16 lanes of l, the weighted values. A head's part of a page
+holds keys (PAGE / 16, head_dim, 16) and values (PAGE, head_dim), either in half precision or in 8 bits; in 8 bits there
+is a scale for each position, too. Knows nothing of layers, of threads, or of which page is whose.
 """
 
 from lanes import (
@@ -52,13 +52,14 @@ def scaled(s, at, scales, i, stretch):
         store_f32(s, at + 3 * PAGE + p, mul(load_f32(s, at + 3 * PAGE + p), c))
 
 
-# What follows comes in three shapes, which do the same for each query in the same order. More sums at a time hide the time that
-# each takes, as far as the processor has registers for them: four queries and 16 numbers; four queries and twice 16, or
-# eight queries and 16, if `wide()`.
+# What follows comes in three shapes, which do the same for each query in the same order. More sums at a time hide the
+# time that each takes, as far as the processor has registers for them: four queries and 16 numbers; four queries and
+# twice 16, or eight queries and 16, if `wide()`.
 
 
 def score_16(load, f, q, k, v, o, head_dim, s, at, p):
-    """s[at + p :] of four rows = the products of four queries in f with 16 keys at o; their values at v are needed next."""
+    """s[at + p :] of four rows = the products of four queries in f with 16 keys at o;
+    their values at v are needed next."""
     a0, a1, a2, a3 = splat_f32(0.0), splat_f32(0.0), splat_f32(0.0), splat_f32(0.0)
     for d in range(head_dim):
         i = o + p * head_dim + d * 16
@@ -162,7 +163,8 @@ def value_eight(load, s, at, v, o, head_dim, end, left, right, size, d):
 
 
 def softmax_page(s, at, begin, end, stretch, part):
-    """Turn `stretch` scores at `at` into exp(score - m), positions outside of begin to end into 0; m and l go to s at part."""
+    """Turn `stretch` scores at `at` into exp(score - m), positions outside of begin to end into 0;
+    m and l go to s at part."""
     top = splat_f32(-1e30)
     for p in range(0, stretch, 16):
         v = first(load_f32(s, at + p), end - p, splat_f32(-1e30))
@@ -180,7 +182,8 @@ def softmax_page(s, at, begin, end, stretch, part):
 
 
 def weigh(s, at, n, window, cap, stretch, part, size):
-    """`softmax_page` for four queries that see the `window` positions before n, the scores soft-capped before if cap > 0."""
+    """`softmax_page` for four queries that see the `window` positions before n,
+    the scores soft-capped before if cap > 0."""
     if cap > 0:
         for start in range(at, at + 4 * PAGE, PAGE):
             soft_cap(s, start, start, stretch, cap)
@@ -191,12 +194,12 @@ def weigh(s, at, n, window, cap, stretch, part, size):
 
 
 def attend_page(load, scaling, f, q, n, window, cap, k, v, ks, vs, o, head_dim, s, at, part):
-    """Four partial results at part, for four queries at q that see the `window` positions before n, counted from the page's
-    first.
+    """Four partial results at part, for four queries at q that see the `window` positions before n, counted from the
+    page's first.
 
-    cap : what soft-caps the scores, or 0.  load and scaling : what the cache's precision asks for.  k, v : the cache, where
-    the head's part of the page is at o.  ks, vs : the scales of the positions, if they have any.  s : scratch memory, of
-    which (4, PAGE) floats at `at` are used.
+    cap : what soft-caps the scores, or 0.  load and scaling : what the cache's precision asks for.  k, v : the cache,
+    where the head's part of the page is at o.  ks, vs : the scales of the positions, if they have any.  s : scratch
+    memory, of which (4, PAGE) floats at `at` are used.
     """
     size = 32 + head_dim
     end = min(PAGE, max(1, n[0], n[1], n[2], n[3]))  # of the positions that any of them sees
@@ -221,7 +224,8 @@ def attend_page(load, scaling, f, q, n, window, cap, k, v, ks, vs, o, head_dim, 
 
 
 def attend_page_eight(load, scaling, f, q, r, n, m, window, cap, k, v, ks, vs, o, head_dim, s, at, left, right):
-    """The same for the queries at q, which see what is before n and whose results go to left, and those at r, of m, to right."""
+    """The same for the queries at q, which see what is before n and whose results go to left, and those at r,
+    of m, to right."""
     size = 32 + head_dim
     end = min(PAGE, max(1, n[0], n[1], n[2], n[3], m[0], m[1], m[2], m[3]))
     stretch = (end + 15) // 16 * 16

@@ -35,8 +35,8 @@ PEAK = 128  # logits that are looked at together
 
 
 def exp(v):
-    """e to the power of every lane, to 2 units in the last place; 0 from -87 downwards, the value at 88 above it; and no number of
-    what is none.
+    """e to the power of every lane, to 2 units in the last place; 0 from -87 downwards, the value at 88 above it; and
+    no number of what is none.
 
     2^n * e^r with n = round(v / ln 2) and |r| <= ln 2 / 2; ln 2 is taken away in two parts, and e^r is a polynomial
     of degree 6 (the coefficients are those of Cephes' expf).
@@ -85,8 +85,8 @@ def quantise(act, i, n):
 def norm(f, src, dst, n, w, o, bias, centred, eps, accumulate):
     """f[dst :] = f[src :] / sqrt(mean of squares + eps) * weights + biases, n numbers; or that is added to f[dst :].
 
-    centred: from all numbers their mean is taken away first.  The weights are floats at byte o of w, and the biases, if there
-    are any, at byte `bias`.
+    centred: from all numbers their mean is taken away first.  The weights are floats at byte o of w, and the biases, if
+    there are any, at byte `bias`.
     """
     mean = splat_f32(0.0)
     if centred:
@@ -118,7 +118,8 @@ def embed(f, i, n, scale, w, o):
 
 
 def rope(f, i, head_dim, half, angles, a, scale):
-    """Turn the pairs (j, j + half) of one head at i by the cosines at a in angles, the sines after them; scale it all."""
+    """Turn the pairs (j, j + half) of one head at i by the cosines at a in angles, the sines after them;
+    scale it all."""
     for j in range(2 * half, head_dim):
         f[i + j] = f[i + j] * scale
     for j in range(half):
@@ -165,7 +166,8 @@ def multiply(f, src, dst, n):
 
 
 def peak(f, i, n):
-    """The largest of the n floats at i, 16 or more up to PEAK of which count; not a number if one of them is not finite."""
+    """The largest of the n floats at i, 16 or more up to PEAK of which count;
+    not a number if one of them is not finite."""
     top = splat_f32(-1e30)
     wrong = splat_f32(0.0)
     for j in range(0, min(n, PEAK), 16):
@@ -175,8 +177,8 @@ def peak(f, i, n):
     return max_f32(top) + sum_f32(wrong)
 
 
-# The cache of keys and values is made of pages of PAGE positions; a head's part of a page begins at o. A key lies there as
-# (PAGE / 16, head_dim, 16), a value as (PAGE, head_dim). `position` counts from the page's first.
+# The cache of keys and values is made of pages of PAGE positions; a head's part of a page begins at o. A key lies there
+# as (PAGE / 16, head_dim, 16), a value as (PAGE, head_dim). `position` counts from the page's first.
 
 
 def keep_key(f, i, head_dim, k, o, position):

@@ -1,11 +1,11 @@
 """A mixture of experts: which of them a token chooses, the rows of all tokens sorted by expert, and their sum.
 
-An expert's rows stand together, so that its weights are read once for all of them, and not at all if there are none. What a
-token gets is summed in the order of its own choices, whoever else chose the same.
+An expert's rows stand together, so that its weights are read once for all of them, and not at all if there are none.
+What a token gets is summed in the order of its own choices, whoever else chose the same.
 
-A token's choices are 4 * SIDE floats: SIDE numbers of experts, SIDE weights, SIDE numbers of rows, and the weight of the
-shared expert. The list of experts is 4 floats an entry: first how many follow; then, for each that is chosen, its number, its
-first row, and how many rows it has. Knows nothing of matrices and threads.
+A token's choices are 4 * SIDE floats: SIDE numbers of experts, SIDE weights, SIDE numbers of rows, and the weight of
+the shared expert. The list of experts is 4 floats an entry: first how many follow; then, for each that is chosen, its
+number, its first row, and how many rows it has. Knows nothing of matrices and threads.
 """
 
 from elementwise import exp, sigmoid_mul
@@ -88,7 +88,8 @@ def copy(f, src, dst, n):
 
 
 def mix(f, o, used, rows, n, shared, dst):
-    """f[dst :] += the sum of a token's rows of n numbers, each times its weight, and of the shared one's if shared >= 0."""
+    """f[dst :] += the sum of a token's rows of n numbers, each times its weight,
+    and of the shared one's if shared >= 0."""
     for j in range(0, n, 16):
         a = splat_f32(0.0)
         for r in range(used):

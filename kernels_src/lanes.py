@@ -36,7 +36,8 @@ def view(a):
 
 
 def soon(a, i):
-    """What is at i, or would be in a longer array, will be needed soon: memory may begin to send it. Changes nothing."""
+    """What is at i, or would be in a longer array, will be needed soon: memory may begin to send it.
+    Changes nothing."""
 
 
 def load_u8(a, i):
@@ -204,7 +205,8 @@ def to_f32(v):
 
 
 def round_i32(v):
-    """An f32 within the range of int32 as i32, rounded to nearest, ties to even; any number for what is beyond, or no number."""
+    """An f32 within the range of int32 as i32, rounded to nearest, ties to even;
+    any number for what is beyond, or no number."""
     with np.errstate(invalid="ignore"):
         return np.rint(v).astype(np.int32)
 

@@ -25,7 +25,8 @@ SHARE = 256  # rounds of products that it takes at a time
 
 
 def stretches(a, work):
-    """The largest of the floats that this thread reads: one operation a register, so that reading is all that counts."""
+    """The largest of the floats that this thread reads:
+    one operation a register, so that reading is all that counts."""
     m0 = load_f32(a, 0)
     m1 = load_f32(a, 0)
     m2 = load_f32(a, 0)
@@ -59,7 +60,8 @@ def read(a, work, out, threads):
 
 
 def products(q, x, j):
-    """Six sums of eight products each: they do not wait for each other, and fit in the registers of every instruction set."""
+    """Six sums of eight products each: they do not wait for each other,
+    and fit in the registers of every instruction set."""
     a0 = zero_acc()
     a1 = zero_acc()
     a2 = zero_acc()

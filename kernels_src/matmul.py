@@ -1,16 +1,17 @@
 """Products of a packed matrix with activations: one function for each block type.
 
-A function makes one group of sixteen outputs for the tokens of a tile (`tiles.py`), from one group of packed rows. Knows
-nothing of threads, of layers, or of where its arrays come from; `nbllm/runtime/packed.py` writes the packed layouts.
+A function makes one group of sixteen outputs for the tokens of a tile (`tiles.py`), from one group of packed rows.
+Knows nothing of threads, of layers, or of where its arrays come from; `nbllm/runtime/packed.py` writes the packed
+layouts.
 
-In a group of nb blocks of 32 columns, the scales of all blocks come first, and then the quants of all blocks; each such part
-begins at a multiple of 64 bytes. A block's quants are cut into chunks of 64 bytes, 4 columns of 16 rows; chunk v holds the
-columns 4v to 4v + 3 of the block. Types of 256 columns a block are cut into blocks of 32, too: their half-precision numbers
-come first, then the scales of all blocks of 32 in 8 bits, then the quants.
+In a group of nb blocks of 32 columns, the scales of all blocks come first, and then the quants of all blocks; each such
+part begins at a multiple of 64 bytes. A block's quants are cut into chunks of 64 bytes, 4 columns of 16 rows; chunk v
+holds the columns 4v to 4v + 3 of the block. Types of 256 columns a block are cut into blocks of 32, too: their
+half-precision numbers come first, then the scales of all blocks of 32 in 8 bits, then the quants.
 
-w : the packed bytes, and o where the group begins in them.  i : the tokens' first block.  act : the activations: f as floats;
-x as int8; and of every 32 of these, xd their scale, xs their sum, xm their scaled sum, xl and xr that of the first 16 and of
-the last.
+w : the packed bytes, and o where the group begins in them.  i : the tokens' first block.  act : the activations: f as
+floats; x as int8; and of every 32 of these, xd their scale, xs their sum, xm their scaled sum, xl and xr that of the
+first 16 and of the last.
 """
 
 from lanes import (
@@ -36,7 +37,8 @@ AHEAD = 4096  # bytes: with one token a core computes sooner than memory answers
 
 
 def ahead(w, o, b, size):
-    """Ask for what lies AHEAD of block b of the group at o, of which `size` bytes belong to each block, scales and all."""
+    """Ask for what lies AHEAD of block b of the group at o, of which `size` bytes belong to each block,
+    scales and all."""
     for line in range(0, size, 64):
         soon(w, o + b * size + line + AHEAD)
 
@@ -248,8 +250,8 @@ def q4_3(tile, w, o, nb, act, i):
     return a
 
 
-# block types of 256: 16 halves d (and 16 more, dmin, where the type has minima); then bytes for each block of 32. Forms are
-# shared as above.
+# block types of 256: 16 halves d (and 16 more, dmin, where the type has minima); then bytes for each block of 32. Forms
+# are shared as above.
 
 
 def k_affine(sums, chunk, size, tile, w, o, nb, act, i):

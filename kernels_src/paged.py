@@ -1,7 +1,8 @@
-"""Which queries go over which pages of the cache, and in which order what comes of it is merged: two stages of `step.py`.
+"""Which queries go over which pages of the cache, and in which order what comes of it is merged:
+two stages of `step.py`.
 
-A page is gone over by as many queries as the processor has room for at a time (`attention.py`). They may be of one sequence
-or of several that have the page in common. Knows nothing of what a model does before and after.
+A page is gone over by as many queries as the processor has room for at a time (`attention.py`). They may be of one
+sequence or of several that have the page in common. Knows nothing of what a model does before and after.
 """
 
 from attention import PAGE, attend_page, attend_page_eight, clear_result, finish, load_i8, merge, scaled, unscaled
@@ -12,13 +13,13 @@ MOST_QUERIES = 64  # of a key/value head, that several sequences ask together
 
 
 def attend(stage, work, row, consts, act, cache, bits, s, stop, where, spans, pages, split, tokens):
-    """columns: 3 queries, 4 target, 5 heads, 6 key/value heads, 7 head_dim, 8 the layer's place in the cache, 9 where in s,
-    after the threads' own scratch, partial results begin, 10 width of the queries and of the target,
-    11 positions that a query sees, 12 place in consts of what soft-caps the scores, or of 0
+    """columns: 3 queries, 4 target, 5 heads, 6 key/value heads, 7 head_dim, 8 the layer's place in the cache, 9 where
+    in s, after the threads' own scratch, partial results begin, 10 width of the queries and of the target, 11 positions
+    that a query sees, 12 place in consts of what soft-caps the scores, or of 0
 
-    A unit is as many queries of one sequence as can be asked together; or all queries of a span of several sequences, which
-    begin with the same pages. With split > 0, there is one span, and that many pages are units of their own, whose partial
-    results the stage MERGE puts together.
+    A unit is as many queries of one sequence as can be asked together; or all queries of a span of several sequences,
+    which begin with the same pages. With split > 0, there is one span, and that many pages are units of their own,
+    whose partial results the stage MERGE puts together.
     """
     per_kv = stage[5] // stage[6]
     span = 0
@@ -45,7 +46,9 @@ def attend(stage, work, row, consts, act, cache, bits, s, stop, where, spans, pa
             i0 = 0
             i1 = queries
             if split > 0:
-                attend_one_page(stage, consts[stage[12]], act, cache, bits, s, where, pages, split, queries, h, c // stage[6])
+                attend_one_page(
+                    stage, consts[stage[12]], act, cache, bits, s, where, pages, split, queries, h, c // stage[6],
+                )  # fmt: skip
             else:
                 if spans[span, 4] == 0:  # the longest come first, so that the threads end together
                     i0 = (parts - 1 - c // stage[6]) * side()
@@ -89,8 +92,8 @@ def attend_one_page(stage, cap, act, cache, bits, s, where, pages, split, querie
 def attend_pages(stage, cap, act, cache, bits, s, where, pages, token, i0, i1, first_page, alike, apart, h):
     """The queries from i0 to i1 of a key/value head, counted from those of `token`, and all positions that they see.
 
-    They have the first `alike` pages in common, those at first_page in `pages`; the others of each token are the ones that
-    follow in its own list, these lists being `apart`.
+    They have the first `alike` pages in common, those at first_page in `pages`; the others of each token are the ones
+    that follow in its own list, these lists being `apart`.
     """
     heads, kv_heads, head_dim, width, window = stage[5], stage[6], stage[7], stage[10], stage[11]
     per_kv = heads // kv_heads
@@ -118,7 +121,9 @@ def attend_pages(stage, cap, act, cache, bits, s, where, pages, token, i0, i1, f
             o = stage[8] + (pages[first_page + t * apart + page] * kv_heads + h) * PAGE * head_dim
             end = (t + 1) * per_kv
             for i in range(t * per_kv, end, side()):
-                some_queries(stage, cap, act, cache, bits, s, where, token, i, end, page * PAGE, o, h, part, part + 4 * size)
+                some_queries(
+                    stage, cap, act, cache, bits, s, where, token, i, end, page * PAGE, o, h, part, part + 4 * size,
+                )  # fmt: skip
                 for j in range(min(side(), end - i)):
                     merge(s, run + (i - i0 + j) * size, part + j * size, head_dim)
     for i in range(i0, i1):
@@ -134,7 +139,8 @@ def scratch(head_dim):
 
 
 def some_queries(stage, cap, act, cache, bits, s, where, token, i, end, p, o, h, left, right):
-    """Up to `side()` queries from i on, the page at o, whose first position is p: results at left, from the fifth on at right.
+    """Up to `side()` queries from i on, the page at o, whose first position is p:
+    results at left, from the fifth on at right.
 
     Where there are fewer than four or eight before `end`, the last one is asked in the others' place.
     """
@@ -192,7 +198,9 @@ def one_page_eight(f, q, r, n, m, window, cap, cache, bits, o, head_dim, s, at, 
     if bits == 8:
         attend_page_eight(load_i8, scaled, f, q, r, n, m, window, cap, k8, v8, ks, vs, o, head_dim, s, at, left, right)
     elif bits == 32:
-        attend_page_eight(load_f32, unscaled, f, q, r, n, m, window, cap, ks, vs, ks, vs, o, head_dim, s, at, left, right)
+        attend_page_eight(
+            load_f32, unscaled, f, q, r, n, m, window, cap, ks, vs, ks, vs, o, head_dim, s, at, left, right,
+        )  # fmt: skip
     else:
         attend_page_eight(load_f16, unscaled, f, q, r, n, m, window, cap, k, v, ks, vs, o, head_dim, s, at, left, right)
 

@@ -4,7 +4,9 @@ With a list of experts (`experts.py`), each of them has a matrix and rows of its
 """
 
 from lanes import load_f32, poll, splat_f32, take, team, thread, wide
-from matmul import bf16, f16, f32, iq4_nl, iq4_xs, q2_k, q3_k, q4_0, q4_1, q4_2, q4_3, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0
+from matmul import (
+    bf16, f16, f32, iq4_nl, iq4_xs, q2_k, q3_k, q4_0, q4_1, q4_2, q4_3, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0,
+)  # fmt: skip
 from tiles import eight, four, one
 
 GRAIN_BYTES = 1 << 14  # of weights that a thread takes at a time when there is one token
@@ -30,8 +32,8 @@ BF16 = 30
 
 
 def group(product, w, o, nb, act, i, dst, width, accumulate, tokens, bias):
-    """Sixteen outputs of every token: i is the first token's first block, dst the place of its outputs, width their stride,
-    bias the byte of what is added to each, or below 0."""
+    """Sixteen outputs of every token: i is the first token's first block, dst the place of its outputs, width their
+    stride, bias the byte of what is added to each, or below 0."""
     f = act[0]
     c = splat_f32(0.0)
     if bias >= 0:
@@ -97,8 +99,8 @@ def any_group(kind, w, o, nb, act, i, dst, width, accumulate, tokens, bias):
 
 def matmul(stage, work, row, stages, w, act, stop, tokens):
     """columns: 3 block type, 4 first byte, 5 bytes of a group, 6 groups, 7 source, 8 its width, 9 target, 10 its width,
-    11 add to the target, 12 first byte of the biases or -1, 13 the list of experts, each of which has so many groups and takes
-    its own rows of the source, or -1"""
+    11 add to the target, 12 first byte of the biases or -1, 13 the list of experts, each of which has so many groups
+    and takes its own rows of the source, or -1"""
     groups = stage[6]
     if stage[13] >= 0:
         groups *= int(act[0][stage[13]])
@@ -131,7 +133,9 @@ def product_group(stage, w, act, tokens, g):
         at = int(f[entry + 1])  # the expert's first row
         h = g % stage[6]
         o = stage[4] + (int(f[entry]) * stage[6] + h) * stage[5]
-        any_group(stage[3], w, o, nb, act, i + at * nb, dst + at * width + h * 16, width, stage[11], int(f[entry + 2]), -1)
+        any_group(
+            stage[3], w, o, nb, act, i + at * nb, dst + at * width + h * 16, width, stage[11], int(f[entry + 2]), -1,
+        )  # fmt: skip
     elif stage[12] >= 0:
         o = stage[4] + g * stage[5]
         any_group(stage[3], w, o, nb, act, i, dst + g * 16, width, stage[11], tokens, stage[12] + g * 64)

@@ -55,9 +55,9 @@ SOFT_CAP = 2
 GRAIN = 256  # activations that a thread takes at a time, at least
 
 def norms(stage, work, row, consts, w, act, picked, tokens):
-    """columns: 3 first byte of the weights, 4 source, 5 target, 6 width, 7 place of eps in consts, 8 first byte of the biases
-    or -1, 9 take away the mean, 10 add to the target, 11 how many pieces of a token, 12 numbers of each, 13 bytes from one
-    piece's weights to the next's"""
+    """columns: 3 first byte of the weights, 4 source, 5 target, 6 width, 7 place of eps in consts, 8 first byte of the
+    biases or -1, 9 take away the mean, 10 add to the target, 11 how many pieces of a token, 12 numbers of each, 13
+    bytes from one piece's weights to the next's"""
     grain = share(tokens)
     begin = take(work, row, grain)
     while begin < tokens:
@@ -70,7 +70,8 @@ def norms(stage, work, row, consts, w, act, picked, tokens):
 
 
 def share(tokens):
-    """How many tokens a thread takes at a time: neighbours, as what threads write is slow where it lies in one line of memory."""
+    """How many tokens a thread takes at a time: neighbours,
+    as what threads write is slow where it lies in one line of memory."""
     return max(1, min(16, (tokens + team() - 1) // team()))
 
 
@@ -85,8 +86,8 @@ def norm_pieces(stage, w, act, eps, src, dst):
 
 def rope_keep(stage, work, row, consts, act, angles, cache, bits, where, tokens):
     """columns: 3 queries, 4 keys, 5 values, 6 heads, 7 key/value heads, 8 head_dim, 9 the layer's place in the cache,
-    10 place of the queries' scale in consts, 11 rotated pairs, 12 width of the queries, 13 of the keys, 14 angles of a position,
-    15 where the layer's begin in them"""
+    10 place of the queries' scale in consts, 11 rotated pairs, 12 width of the queries, 13 of the keys, 14 angles of a
+    position, 15 where the layer's begin in them"""
     f = act[0]
     heads, kv_heads, head_dim = stage[6], stage[7], stage[8]
     every = heads + kv_heads
@@ -132,8 +133,8 @@ def quantise_rows(stage, work, row, act, tokens):
 
 
 def activate(stage, work, row, consts, act, tokens):
-    """columns: 3 source, 4 what it is multiplied with afterwards or -1, 5 target, 6 width, 7 what is done, 8 place in consts of
-    what caps"""
+    """columns: 3 source, 4 what it is multiplied with afterwards or -1, 5 target, 6 width, 7 what is done, 8 place in
+    consts of what caps"""
     f = act[0]
     end = tokens * stage[6]
     grain = GRAIN
@@ -155,7 +156,8 @@ def activate(stage, work, row, consts, act, tokens):
 
 
 def embeddings(stage, work, row, consts, w, f, where, tokens):
-    """columns: 3 place, 4 width, 5 place of their scale in consts, 6 first byte of what is added at each position, or -1"""
+    """columns: 3 place, 4 width, 5 place of their scale in consts,
+    6 first byte of what is added at each position, or -1"""
     t = take(work, row, 1)
     while t < tokens:
         if stage[6] >= 0:
@@ -166,8 +168,8 @@ def embeddings(stage, work, row, consts, w, f, where, tokens):
 
 
 def choose_experts(stage, work, row, f, tokens):
-    """columns: 3 logits, 4 their width, 5 experts, 6 how many are chosen, 7 choices, 8 whether their weights make 1, 9 the
-    shared expert's logit, or -1, 10 its width"""
+    """columns: 3 logits, 4 their width, 5 experts, 6 how many are chosen, 7 choices, 8 whether their weights make 1, 9
+    the shared expert's logit, or -1, 10 its width"""
     t = take(work, row, 1)
     while t < tokens:
         o = stage[7] + t * 4 * SIDE
@@ -219,7 +221,8 @@ def find_peaks(stage, work, row, f, peaks, stop, outputs):
 
 
 def run(program, consts, angles, w, act, cache, bits, s, peaks, stop, state, work, where, spans, pages, picked, split):
-    """What every thread does. Each takes its share of a stage, a piece at a time, from the stage's counters in `work`."""
+    """What every thread does. Each takes its share of a stage, a piece at a time,
+    from the stage's counters in `work`."""
     stages, tokens, outputs = program.shape[0], where.shape[0] // 2, picked.shape[0]
     for row in range(stages):
         stage = program[row]
@@ -257,7 +260,10 @@ def run(program, consts, angles, w, act, cache, bits, s, peaks, stop, state, wor
             break
 
 
-# pythran export step(int64[:, :] order(C), float32[:], float32[:], uint8[:], float32[:], int8[:], float32[:], int32[:], float32[:], float32[:], float32[:], uint16[:], uint16[:], int8[:], int8[:], float32[:], float32[:], int, float32[:], float32[:], int32[:], int32[:], int32[:], int64[:], int64[:, :] order(C), int64[:], int64[:], int, int)
+# pythran export step(
+#     int64[:, :] order(C), float32[:], float32[:], uint8[:], float32[:], int8[:], float32[:], int32[:], float32[:],
+#     float32[:], float32[:], uint16[:], uint16[:], int8[:], int8[:], float32[:], float32[:], int, float32[:],
+#     float32[:], int32[:], int32[:], int32[:], int64[:], int64[:, :] order(C), int64[:], int64[:], int, int)
 def step(
     program, consts, angles, w, f, x, xd, xs, xm, xl, xr, k, v, k8, v8, ks, vs, bits, s, peaks, stop, state, work,
     where, spans, pages, picked, split, threads,
@@ -280,9 +286,9 @@ def step(
     state : (5,) int32, the threads' meeting place; 0 at first
     work : (threads, stages) int32, how much of each stage has been taken; 0 at first
     where : (tokens, 2) int64, each token's position in its sequence, and the page that this is in
-    spans : (spans, 5) int64, tokens that are attended together: the first of them, how many, where in `pages` those of the
-        first begin, how many of these all have in common, and how far further on those of each next token begin, or 0 where
-        the tokens follow each other in one sequence; else they have MOST_QUERIES at most
+    spans : (spans, 5) int64, tokens that are attended together: the first of them, how many, where in `pages` those of
+        the first begin, how many of these all have in common, and how far further on those of each next token begin, or
+        0 where the tokens follow each other in one sequence; else they have MOST_QUERIES at most
     pages : int64, numbers of pages
     picked : (outputs,) int64, the tokens whose logits are wanted
     split : int, the number of pages of the only span that attention treats as units of their own; 0 for none
@@ -298,7 +304,7 @@ def step(
         act = (view(f), view(x), view(xd), view(xs), view(xm), view(xl), view(xr))
         cache = (view(k), view(v), view(k8), view(v8), view(ks), view(vs))
         run(
-            program, view(consts), view(angles), view(w), act, cache, bits, view(s), view(peaks), view(stop), view(state),
-            view(work), where, spans, pages, picked, split,
+            program, view(consts), view(angles), view(w), act, cache, bits, view(s), view(peaks), view(stop),
+            view(state), view(work), where, spans, pages, picked, split,
         )  # fmt: skip
     return poll(stop)

@@ -1,10 +1,12 @@
 """Tokens side by side: what a product does for one token, and for four or eight at once.
 
 A group of packed weights is unpacked once for all the tokens of a tile. `one`, `four` and `eight` give the same
-functions in the same order; what these take and give is a single value in `one` and a tuple in the others, and so is i, the
-tokens' first block of 32 activations. A token's operations and their order are the same with all three, so its bits are too.
+functions in the same order; what these take and give is a single value in `one` and a tuple in the others, and so is i,
+the tokens' first block of 32 activations. A token's operations and their order are the same with all three, so its bits
+are too.
 
-a : running sums, f32.  s : integer sums.  c : 64 unpacked bytes, or 16 floats.  k : an activation, b : a block, counted from i.
+a : running sums, f32.  s : integer sums.  c : 64 unpacked bytes, or 16 floats.
+k : an activation, b : a block, counted from i.
 """
 
 from lanes import (
@@ -95,7 +97,10 @@ def zero_4():
 
 
 def dot_4(s, c, x, i, k):
-    return dot_1(s[0], c, x, i[0], k), dot_1(s[1], c, x, i[1], k), dot_1(s[2], c, x, i[2], k), dot_1(s[3], c, x, i[3], k)
+    return (
+        dot_1(s[0], c, x, i[0], k), dot_1(s[1], c, x, i[1], k),
+        dot_1(s[2], c, x, i[2], k), dot_1(s[3], c, x, i[3], k),
+    )  # fmt: skip
 
 
 def widen_4(s):
@@ -213,17 +218,20 @@ def put_8(f, dst, width, a, c, accumulate, n):
 
 def one():
     return (
-        (blank_1, less_1, scaled_1, offset_1), (zero_1, dot_1, widen_1, plus_1), (zero_i8_1, dot_i8_1), (column_1, put_1),
+        (blank_1, less_1, scaled_1, offset_1), (zero_1, dot_1, widen_1, plus_1), (zero_i8_1, dot_i8_1),
+        (column_1, put_1),
     )  # fmt: skip
 
 
 def four():
     return (
-        (blank_4, less_4, scaled_4, offset_4), (zero_4, dot_4, widen_4, plus_4), (zero_i8_4, dot_i8_4), (column_4, put_4),
+        (blank_4, less_4, scaled_4, offset_4), (zero_4, dot_4, widen_4, plus_4), (zero_i8_4, dot_i8_4),
+        (column_4, put_4),
     )  # fmt: skip
 
 
 def eight():
     return (
-        (blank_8, less_8, scaled_8, offset_8), (zero_8, dot_8, widen_8, plus_8), (zero_i8_8, dot_i8_8), (column_8, put_8),
+        (blank_8, less_8, scaled_8, offset_8), (zero_8, dot_8, widen_8, plus_8), (zero_i8_8, dot_i8_8),
+        (column_8, put_8),
     )  # fmt: skip

@@ -100,11 +100,11 @@ def functors(names):
 
 
 def inlined(text):
-    """C++ text in which the functions that a kernel imports from files beside it are compiled into their callers, and the
-    kernel's own, and those of `products.py`, are not.
+    """C++ text in which the functions that a kernel imports from files beside it are compiled into their callers, and
+    the kernel's own, and those of `products.py`, are not.
 
-    Left to itself, g++ takes the many small functions of a large kernel for too much to inline, and is ten times slower;
-    and with all of it in one, it takes twice as long to compile.
+    Left to itself, g++ takes the many small functions of a large kernel for too much to inline, and is ten times
+    slower; and with all of it in one, it takes twice as long to compile.
     """
     first, *parts = FUNCTION.split(text)
     for i, part in enumerate(parts):

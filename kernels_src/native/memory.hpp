@@ -14,7 +14,9 @@ using types::none_type;
 
 #define INLINED __attribute__((always_inline))
 
-alignas(16) constexpr int8_t IQ4_VALUES[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+alignas(16) constexpr int8_t IQ4_VALUES[16] = {
+  -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
+};
 
 template <class A> INLINE void const *at(A const &a, int64_t i) { return a.buffer + i; }
 template <class A> INLINE void *to(A const &a, int64_t i) { return (void *)(a.buffer + i); }

@@ -14,7 +14,9 @@ using acc = i32;
 
 INLINE bool wide() { return false; }
 
-template <class T, class F, class... V> INLINE T each(F f, V... v) { return {f(v.a...), f(v.b...), f(v.c...), f(v.d...)}; }
+template <class T, class F, class... V> INLINE T each(F f, V... v) {
+  return {f(v.a...), f(v.b...), f(v.c...), f(v.d...)};
+}
 
 // memory
 template <class A> INLINE u8 load_u8(A const &a, int64_t i) {
@@ -141,7 +143,9 @@ INLINE f32 sqrt(f32 v) {
 INLINE f32 fma(f32 a, f32 b, f32 c) {
   return each<f32>([](auto a, auto b, auto c) INLINED { return vfmaq_f32(c, a, b); }, a, b, c);
 }
-INLINE float32x4_t largest(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }  // vmaxq: other NaNs
+INLINE float32x4_t largest(float32x4_t a, float32x4_t b) {
+  return vbslq_f32(vcgtq_f32(a, b), a, b);  // vmaxq: other NaNs
+}
 INLINE f32 largest(f32 a, f32 b) {
   return each<f32>([](auto a, auto b) INLINED { return largest(a, b); }, a, b);
 }
@@ -154,10 +158,14 @@ INLINE f32 select_greater(f32 a, f32 b, f32 x, f32 y) {
 INLINE f32 first(f32 v, int64_t n, f32 other) {
   i32 index = {{0, 1, 2, 3}, {4, 5, 6, 7}, {8, 9, 10, 11}, {12, 13, 14, 15}};
   auto count = vdupq_n_s32((int)n);
-  return each<f32>([count](auto v, auto index, auto other) INLINED { return vbslq_f32(vcgtq_s32(count, index), v, other); }, v, index, other);
+  return each<f32>([count](auto v, auto index, auto other) INLINED {
+    return vbslq_f32(vcgtq_s32(count, index), v, other);
+  }, v, index, other);
 }
 INLINE f32 pow2(i32 n) {
-  return each<f32>([](auto n) INLINED { return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23)); }, n);
+  return each<f32>([](auto n) INLINED {
+    return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23));
+  }, n);
 }
 
 // across lanes

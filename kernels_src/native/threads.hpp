@@ -27,7 +27,9 @@ template <class T> struct address {
   T const &fast(int64_t i) const { return buffer[i]; }
   T &fast(int64_t i) { return buffer[i]; }
 };
-template <class A> INLINE auto view(A const &a) { return address<std::remove_const_t<std::remove_reference_t<decltype(*a.buffer)>>>{a.buffer}; }
+template <class A> INLINE auto view(A const &a) {
+  return address<std::remove_const_t<std::remove_reference_t<decltype(*a.buffer)>>>{a.buffer};
+}
 
 INLINE void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -46,8 +48,8 @@ template <class A> INLINE int64_t take(A const &a, int64_t i, int64_t n) {
   return __atomic_fetch_add((int32_t *)a.buffer + i, (int32_t)n, __ATOMIC_RELAXED);
 }
 
-// Spins for some microseconds, which is longer than even work takes to end, and then sleeps, so that a thread which lost
-// its processor to another program can have this one's.
+// Spins for some microseconds, which is longer than even work takes to end, and then sleeps, so that a thread which
+// lost its processor to another program can have this one's.
 constexpr int SPINS = 400;
 
 template <class A, class B> INLINE int64_t barrier(A const &a, B const &stop, int64_t threads) {

@@ -14,7 +14,9 @@ struct quad { __m128 a, b, c, d; };  // sixteen floats
 
 INLINE bool wide() { return false; }
 
-template <class T, class F, class... V> INLINE T each(F f, V... v) { return {f(v.a...), f(v.b...), f(v.c...), f(v.d...)}; }
+template <class T, class F, class... V> INLINE T each(F f, V... v) {
+  return {f(v.a...), f(v.b...), f(v.c...), f(v.d...)};
+}
 
 // half precision, four numbers at a time
 INLINE __m128 widen_f16(__m128i h) {
@@ -128,7 +130,9 @@ INLINE i32 shift_i32(i32 v, int n) {
   return each<i32>([=](auto v) INLINED { return _mm_srai_epi32(v, n); }, v);
 }
 INLINE quad pow2_quad(i32 n) {
-  return each<quad>([](auto n) INLINED { return _mm_castsi128_ps(_mm_slli_epi32(_mm_add_epi32(n, _mm_set1_epi32(127)), 23)); }, n);
+  return each<quad>([](auto n) INLINED {
+    return _mm_castsi128_ps(_mm_slli_epi32(_mm_add_epi32(n, _mm_set1_epi32(127)), 23));
+  }, n);
 }
 
 // across lanes

@@ -53,7 +53,8 @@ template <class A> INLINE none_type store_f16(A const &a, int64_t i, f32 v) {
 }
 template <class A> INLINE none_type store_i8(A const &a, int64_t i, i32 v) {
   auto words = _mm256_permute4x64_epi64(_mm256_packs_epi32(v.a, v.b), 0xd8);
-  _mm_storeu_si128((__m128i *)to(a, i), _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+  _mm_storeu_si128((__m128i *)to(a, i),
+                   _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
   return {};
 }
 template <class A> INLINE none_type put_f16(A const &a, int64_t i, float x) {
@@ -104,9 +105,12 @@ INLINE f32 first(f32 v, int64_t n, f32 other) {
   auto count = _mm256_set1_epi32((int)n);
   auto in_a = _mm256_cmpgt_epi32(count, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   auto in_b = _mm256_cmpgt_epi32(count, _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15));
-  return {_mm256_blendv_ps(other.a, v.a, _mm256_castsi256_ps(in_a)), _mm256_blendv_ps(other.b, v.b, _mm256_castsi256_ps(in_b))};
+  return {_mm256_blendv_ps(other.a, v.a, _mm256_castsi256_ps(in_a)),
+          _mm256_blendv_ps(other.b, v.b, _mm256_castsi256_ps(in_b))};
 }
-INLINE __m256 pow2(__m256i n) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23)); }
+INLINE __m256 pow2(__m256i n) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
 INLINE f32 pow2(i32 n) { return {pow2(n.a), pow2(n.b)}; }
 
 // across lanes

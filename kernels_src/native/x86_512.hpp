@@ -17,14 +17,23 @@ INLINE bool wide() { return true; }
 // memory
 template <class A> INLINE u8 load_u8(A const &a, int64_t i) { return {_mm512_loadu_si512(at(a, i))}; }
 template <class A> INLINE f32 load_f32(A const &a, int64_t i) { return {_mm512_loadu_ps(at(a, i))}; }
-template <class A> INLINE f32 load_f16(A const &a, int64_t i) { return {_mm512_cvtph_ps(_mm256_loadu_si256((__m256i const *)at(a, i)))}; }
+template <class A> INLINE f32 load_f16(A const &a, int64_t i) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256((__m256i const *)at(a, i)))};
+}
 template <class A> INLINE f32 load_bf16(A const &a, int64_t i) {
   auto v = _mm512_cvtepu16_epi32(_mm256_loadu_si256((__m256i const *)at(a, i)));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(v, 16))};
 }
-template <class A> INLINE i32 widen_u8(A const &a, int64_t i) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128((__m128i const *)at(a, i)))}; }
-template <class A> INLINE i32 widen_i8(A const &a, int64_t i) { return {_mm512_cvtepi8_epi32(_mm_loadu_si128((__m128i const *)at(a, i)))}; }
-template <class A> INLINE none_type store_f32(A const &a, int64_t i, f32 v) { _mm512_storeu_ps(to(a, i), v.v); return {}; }
+template <class A> INLINE i32 widen_u8(A const &a, int64_t i) {
+  return {_mm512_cvtepu8_epi32(_mm_loadu_si128((__m128i const *)at(a, i)))};
+}
+template <class A> INLINE i32 widen_i8(A const &a, int64_t i) {
+  return {_mm512_cvtepi8_epi32(_mm_loadu_si128((__m128i const *)at(a, i)))};
+}
+template <class A> INLINE none_type store_f32(A const &a, int64_t i, f32 v) {
+  _mm512_storeu_ps(to(a, i), v.v);
+  return {};
+}
 template <class A> INLINE none_type store_f16(A const &a, int64_t i, f32 v) {
   _mm256_storeu_si256((__m256i *)to(a, i), _mm512_cvtps_ph(v.v, 0));
   return {};
@@ -73,7 +82,9 @@ INLINE f32 first(f32 v, int64_t n, f32 other) {
   auto in = n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1;
   return {_mm512_mask_blend_ps((__mmask16)in, other.v, v.v)};
 }
-INLINE f32 pow2(i32 n) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n.v, _mm512_set1_epi32(127)), 23))}; }
+INLINE f32 pow2(i32 n) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n.v, _mm512_set1_epi32(127)), 23))};
+}
 
 // across lanes
 INLINE __m256 upper(__m512 v) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)); }

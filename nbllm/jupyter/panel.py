@@ -1,9 +1,9 @@
 """The chat panel: a widget that shows the conversation of this Jupyter kernel and asks in it.
 
-What the browser does calls a method here, which only hands a job to the session; what comes of it goes to the browser from the
-worker's thread, as numbered pieces of text; a browser that missed one asks for all. So a reply goes on while a cell
-computes, and where the Jupyter kernel takes what the browser says on a thread of its own (a subshell), all else does.
-Knows nothing of HTML: the browser gets plain text, and makes elements of it, never markup (`static/`).
+What the browser does calls a method here, which only hands a job to the session; what comes of it goes to the browser
+from the worker's thread, as numbered pieces of text; a browser that missed one asks for all. So a reply goes on while a
+cell computes, and where the Jupyter kernel takes what the browser says on a thread of its own (a subshell), all else
+does. Knows nothing of HTML: the browser gets plain text, and makes elements of it, never markup (`static/`).
 """
 
 import secrets
@@ -57,7 +57,8 @@ class _Shown(Output):
         self._sent = None
 
     def event(self, event):
-        # Each message of Jupyter's costs some 700 bytes beside its text, so text waits for more of it, but not for long.
+        # Each message of Jupyter's costs some 700 bytes beside its text, so text waits for more of it,
+        # but not for long.
         hurried = self._painted + PAUSE > time.monotonic() and len(self._tokens) < self._counted + PIECE
         self._pause = PAUSE if hurried else INTERVAL
         super().event(event)
@@ -67,10 +68,16 @@ class _Shown(Output):
             self._paint()
 
     def _paint(self):
-        new = {"text": self.text[self._text :], "think": self.think[self._thought :], "notices": self._notices[self._told :]}
+        new = {
+            "text": self.text[self._text :],
+            "think": self.think[self._thought :],
+            "notices": self._notices[self._told :],
+        }
         state = self._state()
         if any(new.values()) or state != self._sent:
-            self._text, self._thought, self._told, self._sent = len(self.text), len(self.think), len(self._notices), state
+            self._text, self._thought, self._told, self._sent = (
+                len(self.text), len(self.think), len(self._notices), state,
+            )  # fmt: skip
             self._counted = len(self._tokens)
             self._panel._tell("reply", **{name: value for name, value in (new | state).items() if value})
 
@@ -81,7 +88,11 @@ class _Shown(Output):
 
     def whole(self):
         """All that was sent, for a browser that has just come; the rest is sent to it, too."""
-        sent = {"text": self.text[: self._text], "think": self.think[: self._thought], "notices": self._notices[: self._told]}
+        sent = {
+            "text": self.text[: self._text],
+            "think": self.think[: self._thought],
+            "notices": self._notices[: self._told],
+        }
         return {"question": self.question, "again": self.again, **sent, **self._state()}
 
 
@@ -117,7 +128,8 @@ class Panel:
         self._closed = True
 
     def _ipython_display_(self):
-        if self._closed or self.widget.comm is None:  # a browser, or Python, has closed the widget, which ends it for good
+        # a browser, or Python, has closed the widget, which ends it for good
+        if self._closed or self.widget.comm is None:
             self._open()
         display(self.widget)
         name = f"nbllm-{secrets.token_hex(8)}"
@@ -178,7 +190,10 @@ class Panel:
     def serialize(self) -> list[dict]:
         """The messages, as chat templates take them."""
         system = self._session.shelf.current.system
-        return [*([{"role": "system", "content": system}] if system else []), *map(dict, self._session.shelf.current.messages)]
+        return [
+            *([{"role": "system", "content": system}] if system else []),
+            *map(dict, self._session.shelf.current.messages),
+        ]
 
     def _change(self, how):
         return self._submit(self._session.change(how))
@@ -238,7 +253,9 @@ class Panel:
         """Called when a job of the session has ended, this panel's or another's, on the worker's thread."""
         messages, seen = self._session.shelf.current.messages, self._seen or []
         if messages is not self._seen:
-            same = next((n for n, (a, b) in enumerate(zip(messages, seen)) if a is not b), min(len(messages), len(seen)))
+            same = next(
+                (n for n, (a, b) in enumerate(zip(messages, seen)) if a is not b), min(len(messages), len(seen))
+            )
             with self._lock:
                 self._seen = messages
                 self._tell("all", **self._all(same))
@@ -336,7 +353,8 @@ _DO = {
 
 
 def panel() -> Panel:
-    """The panel to chat in, which shares the conversation, the model and the settings of `%%chat`; it can be shown in several places.
+    """The panel to chat in, which shares the conversation, the model and the settings of `%%chat`;
+    it can be shown in several places.
 
     Raises
     ------
@@ -347,5 +365,9 @@ def panel() -> Panel:
     if not hasattr(shell, "kernel"):
         raise NbLLMError("the panel needs a notebook; in a terminal, `nbllm chat` asks, and %%chat in IPython")
     current = session(settings(shell))
-    made = (listener.__self__ for listener in current.listeners if isinstance(getattr(listener, "__self__", None), Panel))
+    made = (
+        listener.__self__
+        for listener in current.listeners
+        if isinstance(getattr(listener, "__self__", None), Panel)
+    )
     return next(made, None) or Panel(shell)

@@ -31,7 +31,8 @@ def zeros(n: int, dtype) -> np.ndarray:
         raw = np.zeros(size + LINE, np.uint8)
     except (OSError, MemoryError):
         raise TooLargeError(
-            f"the system has not the {gb(size)} of memory that are needed now: free some, or load with a smaller context"
+            f"the system has not the {gb(size)} of memory that are needed now: "
+            "free some, or load with a smaller context"
         ) from None
     begin = -raw.ctypes.data % LINE
     return raw[begin : begin + size].view(dtype)

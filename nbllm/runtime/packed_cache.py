@@ -3,8 +3,9 @@
 A file holds a header of one page and then the packed bytes. It is written under another name and renamed when it is
 whole and on the disk, so whatever has its name is whole: a process that was killed leaves a part behind, which the next
 one deletes, and no one ever maps a file that nbllm makes shorter; nor does anyone else by mistake, for it may only be
-read. Two processes may write the same file at once; one of them is then used by both. When room is needed, the files go that were not used for the longest time, but none that a
-process has mapped. Knows nothing of models or layouts: keys and bytes are given to it.
+read. Two processes may write the same file at once; one of them is then used by both. When room is needed, the files go
+that were not used for the longest time, but none that a process has mapped. Knows nothing of models or layouts: keys
+and bytes are given to it.
 """
 
 import errno

@@ -43,7 +43,8 @@ class Weights:
     notice: str | None = None
 
     def intact(self) -> bool:
-        """Whether they can be read, for some seconds at least. If not, their file is deleted: they are to be made anew."""
+        """Whether they can be read, for some seconds at least.
+        If not, their file is deleted: they are to be made anew."""
         if self.path is None or intact(self.data):
             return True
         packed_cache.discard(self.path)
@@ -59,8 +60,8 @@ class Weights:
         """
         if not self.intact():
             raise ModelFileError(
-                f"the packed weights in {str(self.path)!r} were changed or cut short by another program while they were "
-                "in use; load the model again, then they are made anew"
+                f"the packed weights in {str(self.path)!r} were changed or cut short by another program while they "
+                "were in use; load the model again, then they are made anew"
             )
 
 

@@ -1,4 +1,5 @@
-"""A Jupyter server with JupyterLab and Notebook 7, and notebooks opened in a browser: run cells, read what they show."""
+"""A Jupyter server with JupyterLab and Notebook 7, and notebooks opened in a browser:
+run cells, read what they show."""
 
 import contextlib
 import json
@@ -15,8 +16,8 @@ PATIENCE = 60_000  # milliseconds until a test gives up
 expect.set_options(timeout=PATIENCE)
 # Neither the page nor the server is to ask the network for news.
 SETTINGS = {"@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
-ARGUMENTS = ("--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", "--IdentityProvider.token=", "--LabApp.news_url=None",
-             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")  # fmt: skip
+ARGUMENTS = ("--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", "--IdentityProvider.token=",
+             "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")  # fmt: skip
 ROADS = {"lab": "lab/tree", "notebook": "notebooks"}  # where each front end opens a file
 
 # Run in a notebook, replies do not end by themselves, before they can be stopped.
@@ -42,7 +43,8 @@ class Server:
         places = {"JUPYTERLAB_SETTINGS_DIR": folder / "settings", "JUPYTERLAB_WORKSPACES_DIR": folder / "workspaces"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "jupyter", "lab", f"--ServerApp.root_dir={folder / 'files'}", *ARGUMENTS],
-            stdout=self._log, stderr=subprocess.STDOUT, env={**os.environ, **{k: str(v) for k, v in places.items()}, **environment},
+            stdout=self._log, stderr=subprocess.STDOUT,
+            env={**os.environ, **{k: str(v) for k, v in places.items()}, **environment},
         )  # fmt: skip
 
     def __enter__(self):
@@ -111,7 +113,8 @@ class Page:
         return self.cell(number).locator(".jp-OutputArea-output")
 
     def start(self, number):
-        """Run a cell as a user does, again if nothing happened: JupyterLab runs none before the Jupyter kernel is there."""
+        """Run a cell as a user does, again if nothing happened:
+        JupyterLab runs none before the Jupyter kernel is there."""
         end = time.monotonic() + PATIENCE / 1000
         while time.monotonic() < end:
             self.cell(number).locator(".cm-content").click()

@@ -1,4 +1,5 @@
-"""The panel's JavaScript alone, in a page with a stand-in for the widget's model: what a test tells it, and what it asks."""
+"""The panel's JavaScript alone, in a page with a stand-in for the widget's model:
+what a test tells it, and what it asks."""
 
 from pathlib import Path
 
@@ -18,7 +19,8 @@ window.panel.render({ model, el: document.getElementById("here") });
 HEAD = {"conversation": "1", "model": "small", "context": {"used": 5, "of": 100}, "settings": {"temperature": 0.7}}
 QUIET = {"text": "", "think": "", "notices": [], "status": "", "share": None, "footer": "", "done": False}
 # What the renderer may make of text, and which attributes of it.
-ELEMENTS = set("P H3 H4 H5 H6 HR BLOCKQUOTE UL OL LI TABLE THEAD TBODY TR TH TD DIV SPAN PRE CODE STRONG EM DEL A BR BUTTON".split())
+ELEMENTS = set("P H3 H4 H5 H6 HR BLOCKQUOTE UL OL LI TABLE THEAD TBODY TR TH TD DIV SPAN PRE CODE STRONG EM DEL A BR "
+               "BUTTON".split())  # fmt: skip
 ELEMENTS |= set("math mrow mi mn mo mtext mspace mfrac msqrt mroot msub msup msubsup munder mover munderover".split())
 ELEMENTS |= {"mtable", "mtr", "mtd", "mstyle", "mphantom"}
 ATTRIBUTES = {"class", "href", "target", "rel", "title", "start", "type", "aria-label"}

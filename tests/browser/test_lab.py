@@ -29,7 +29,8 @@ FOOTER = re.compile(r"\d+ tokens read, \d+ reused, \d+ written")
 @pytest.mark.parametrize("front", FRONTS)
 def test_a_cell_streams_is_stopped_by_the_button_and_is_there_after_a_reload(page, server, front):
     name = f"chat_{front}.ipynb"
-    server.write(name, LOAD + ENDLESS, "%%chat --max-tokens 12\nhello", "%%chat --max-tokens 2000 --top-k 40 -t 1 --seed 3\nTell me a very long story.")
+    server.write(name, LOAD + ENDLESS, "%%chat --max-tokens 12\nhello",
+                 "%%chat --max-tokens 2000 --top-k 40 -t 1 --seed 3\nTell me a very long story.")  # fmt: skip
     page.open(name, front).run(0)
     expect(page.output(0)).to_have_count(0)
     expect(page.run(1)).to_contain_text(FOOTER)
@@ -68,7 +69,8 @@ def test_hostile_text_is_inert_and_all_of_it_is_there(page, server, front):
     shows = "from IPython import get_ipython\nfrom nbllm.jupyter.display import output\nfrom nbllm.text import Text\n"
     shows += "from nbllm.jupyter.session import Answering\nfrom nbllm.runtime.options import Sampling\n"
     shows += f"asked, said = Answering('model', '', 100, Sampling(), None), {said!r}\n"
-    shows += "for text in said:\n    shown = output(get_ipython())\n    shown.event(asked)\n    shown.event(Text(text, ()))\n    shown.finish()"
+    shows += "for text in said:\n    shown = output(get_ipython())\n    shown.event(asked)\n"
+    shows += "    shown.event(Text(text, ()))\n    shown.finish()"
     server.write(name, shows, LONG)
     page.open(name, front).run(0)
     expect(page.output(0)).to_have_count(len(said))
@@ -77,8 +79,12 @@ def test_hostile_text_is_inert_and_all_of_it_is_there(page, server, front):
     page.run(1)
     expect(page.output(1)).to_have_text("x" * 1_000_000)
     assert page.page.evaluate("window.ran === undefined")
-    tags = page.page.eval_on_selector_all(".jp-OutputArea-output *", "all => [...new Set(all.map((each) => each.tagName))]")
-    assert not set(tags) & {"SCRIPT", "IMG", "IFRAME", "OBJECT", "EMBED", "FORM", "INPUT", "SVG", "svg", "STYLE", "LINK"}
+    tags = page.page.eval_on_selector_all(
+        ".jp-OutputArea-output *", "all => [...new Set(all.map((each) => each.tagName))]"
+    )
+    assert not set(tags) & {
+        "SCRIPT", "IMG", "IFRAME", "OBJECT", "EMBED", "FORM", "INPUT", "SVG", "svg", "STYLE", "LINK",
+    }  # fmt: skip
     links = page.page.eval_on_selector_all(".jp-OutputArea-output a", "all => all.map((each) => each.protocol)")
     assert not [link for link in links if link not in ("http:", "https:", "mailto:")]
 

@@ -6,7 +6,8 @@ from playwright.sync_api import expect
 
 MARKDOWN = """# Title
 
-Some *soft*, **strong** and ~~old~~ words, `code`, $x^2 \\leq \\alpha$, [a link](https://example.org/a_b) and https://example.org.
+Some *soft*, **strong** and ~~old~~ words, `code`, $x^2 \\leq \\alpha$, \
+[a link](https://example.org/a_b) and https://example.org.
 
 - one
 - two
@@ -35,7 +36,9 @@ def test_enter_sends_and_stop_is_there_from_that_moment(panel):
     panel.page.press(".nbllm-input", "Enter")
     assert panel.asked[1:] == [{"kind": "send", "text": "one\ntwo"}]
     assert panel.text(".nbllm-user .nbllm-text") == "one\ntwo"
-    for name in ("Ask the last question again", "Take back the last exchange", "Start a new conversation; this one is kept"):
+    for name in (
+        "Ask the last question again", "Take back the last exchange", "Start a new conversation; this one is kept",
+    ):  # fmt: skip
         assert panel.page.get_by_role("button", name=name).is_disabled()
     panel.click("Stop (Escape); what was written is kept")
     panel.page.press(".nbllm-input", "Escape")
@@ -67,7 +70,8 @@ def test_a_reply_grows_and_only_what_changes_is_made_anew(panel):
     panel.tell("begin", question="hi", again=False, waiting=True)
     assert "waiting for what was asked before" in panel.text(".nbllm-state")
     panel.grow(status="reading the prompt: 40%", share=0.4)
-    assert panel.text(".nbllm-state") == "reading the prompt" and panel.page.locator("progress").get_attribute("aria-label")
+    assert panel.text(".nbllm-state") == "reading the prompt"
+    assert panel.page.locator("progress").get_attribute("aria-label")
     panel.grow("First.\n\nSec")
     panel.page.evaluate("""() => { window.touched = 0; window.first = document.querySelector(".nbllm-model p");
         new MutationObserver((all) => { for (const each of all) window.touched += each.addedNodes.length; })
@@ -88,7 +92,8 @@ def test_markdown_becomes_elements(panel):
     panel.show("q", MARKDOWN)
     where = ".nbllm-model .nbllm-text"
     for selector, text in {
-        "h3": "Title", "em": "soft", "strong": "strong", "del": "old", "p > code": "code", "ul > li >> nth=0": "one", "ol > li": "inner",
+        "h3": "Title", "em": "soft", "strong": "strong", "del": "old", "p > code": "code",
+        "ul > li >> nth=0": "one", "ol > li": "inner",
         "th >> nth=1": "b", "td >> nth=0": "1", "blockquote": "quoted", "pre": 'def f(x):  # add\n    return x + "1"',
         ".nbllm-keyword >> nth=0": "def", ".nbllm-comment": "# add",
         "p > .nbllm-math msup": "x2", ".nbllm-display mfrac > :nth-child(2)": "b",
@@ -159,7 +164,8 @@ def test_an_error_is_told_and_the_question_can_be_asked_again(panel):
     panel.show()
     panel.page.fill(".nbllm-input", "hi")
     panel.page.press(".nbllm-input", "Enter")
-    panel.tell("error", text="temperature is -1", wrong=True, ended=False, draft=None)  # of a setting: the question is still asked
+    # of a setting: the question is still asked
+    panel.tell("error", text="temperature is -1", wrong=True, ended=False, draft=None)
     assert panel.text(".nbllm-error") == "temperature is -1" and panel.text(".nbllm-send") == "Stop"
     panel.tell("error", text="the context is full", wrong=True, ended=True, draft="hi")
     assert panel.text(".nbllm-error") == "the context is full" and panel.text(".nbllm-send") == "Send"
@@ -180,7 +186,8 @@ def test_a_missed_message_is_noticed_and_all_is_asked_for(panel):
     assert panel.asked == [{"kind": "hello"}] * 2 and panel.text(".nbllm-model .nbllm-text") == "One"
     panel.show(pending={"question": "hi", "again": False, **QUIET, "text": "One two three"})
     panel.grow(" four")
-    assert panel.text(".nbllm-model .nbllm-text") == "One two three four" and panel.page.locator(".nbllm-message").count() == 2
+    assert panel.text(".nbllm-model .nbllm-text") == "One two three four"
+    assert panel.page.locator(".nbllm-message").count() == 2
 
 
 def test_what_a_job_says_stays_and_a_field_that_is_filled_in_too(panel):
@@ -196,10 +203,13 @@ def test_what_a_job_says_stays_and_a_field_that_is_filled_in_too(panel):
 
 
 def test_hostile_text_is_text(panel):
-    tricks = [*XSS, *(f"[x]({line})" for line in XSS), *(f"![{line}]({line})" for line in XSS[:20]), "[a](javascript:alert(1))",
-              "[a](data:text/html,<script>alert(1)</script>)", "![x](https://example.org/spy.png)", "<https://example.org/<img>",
-              "```<img src=x onerror=alert(1)>\n</code><script>alert(1)</script>\n```", "| <b> |\n|---|\n| <script>alert(1)</script> |",
-              "{{7*7}} ${7*7} {% x %}", "\x1b[31mred\x1b]0;title\x07", "\u202egnp.exe", "e\u0301\u0302" * 50, "👩‍👩‍👧‍👦", "x" * 1_000_000,
+    tricks = [*XSS, *(f"[x]({line})" for line in XSS), *(f"![{line}]({line})" for line in XSS[:20]),
+              "[a](javascript:alert(1))", "[a](data:text/html,<script>alert(1)</script>)",
+              "![x](https://example.org/spy.png)", "<https://example.org/<img>",
+              "```<img src=x onerror=alert(1)>\n</code><script>alert(1)</script>\n```",
+              "| <b> |\n|---|\n| <script>alert(1)</script> |",
+              "{{7*7}} ${7*7} {% x %}", "\x1b[31mred\x1b]0;title\x07", "\u202egnp.exe", "e\u0301\u0302" * 50,
+              "👩‍👩‍👧‍👦", "x" * 1_000_000,
               "*" * 5000, "`" * 5001, "[" * 5000, "> " * 500 + "deep", "- " * 300, "**a " * 2000]  # fmt: skip
     for at in range(0, len(tricks), 40):
         some = tricks[at : at + 40]

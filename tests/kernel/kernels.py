@@ -190,8 +190,8 @@ class Kernel:
         return found
 
     def ignores(self, message):
-        """Whether a message is about a request that was no cell: of these tests, or an interrupt, or the start; or about
-        a display that goes on after its cell."""
+        """Whether a message is about a request that was no cell: of these tests, or an interrupt, or the start; or
+        about a display that goes on after its cell."""
         parent = message["parent_header"]
         self.put_aside.append(message)
         if message["content"].get("transient", {}).get("display_id") in self.ignored:

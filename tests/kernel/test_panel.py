@@ -1,4 +1,5 @@
-"""The panel in a real Jupyter kernel: it shares the conversation, is told pieces, and leaves a transcript in the notebook."""
+"""The panel in a real Jupyter kernel: it shares the conversation, is told pieces,
+and leaves a transcript in the notebook."""
 
 import pytest
 
@@ -79,7 +80,8 @@ def test_it_and_cells_share_one_conversation(panel):
 
 def test_the_browser_is_told_pieces_and_few_of_them(panel):
     panel.run("%config NbLLM.max_tokens = 400\n%config NbLLM.temperature = 1")
-    cell = panel.run("handle = shown.send('Tell me a very long story about the sea and all its fish.')\nstats = handle.wait()[-1].stats")
+    cell = panel.run("handle = shown.send('Tell me a very long story about the sea and all its fish.')\n"
+                     "stats = handle.wait()[-1].stats")  # fmt: skip
     pieces = [content for content in told(cell) if content["kind"] == "reply"]
     text = "".join(content.get("text", "") for content in pieces)
     assert text == panel.value("shown.serialize()[-1]['content']")
@@ -134,7 +136,8 @@ def test_messages_are_numbered_and_one_who_comes_in_the_middle_is_told_what_was_
 def test_a_question_that_comes_to_nothing_is_given_back(panel):
     (error,) = told(ask(panel, kind="send", text="\n"))
     assert error["ended"] and error["wrong"] and error["draft"] == "\n"
-    cell = panel.run("%config NbLLM.max_tokens = 5\nshown.send('hello').wait()\nlong = shown.send('word ' * 20000)").aside()
+    cell = panel.run("%config NbLLM.max_tokens = 5\nshown.send('hello').wait()\n"
+                     "long = shown.send('word ' * 20000)").aside()  # fmt: skip
     panel.run("try: long.wait()\nexcept Exception as error: told = str(error)")
     contents = told(cell)
     error = next(content for content in contents if content["kind"] == "error")
@@ -147,7 +150,8 @@ def test_a_question_that_comes_to_nothing_is_given_back(panel):
 
 def test_a_question_whose_prompt_was_being_read_is_given_back(panel):
     cell = panel.run("shown.send('hello').wait()\nlong = shown.send('word ' * 6000)\n"
-                     "while not any(type(event).__name__ == 'Prefill' for event in long.events): pass").aside()  # fmt: skip
+                     "while not any(type(event).__name__ == 'Prefill' for event in long.events): pass"
+                     ).aside()  # fmt: skip
     panel.run("shown.stop()\nlong.wait()")
     (error,) = [content for content in told(cell) if content["kind"] == "error"]
     assert error["draft"] == "word " * 6000 and error["ended"] and not error["wrong"]
@@ -217,7 +221,9 @@ def test_while_a_cell_computes_what_comes_where_cells_do_waits_for_its_end(panel
 
 def close(kernel):
     """As a browser does that lets the widget go."""
-    message = kernel.client.session.msg("comm_close", {"comm_id": kernel.value("shown.widget.comm.comm_id"), "data": {}})
+    message = kernel.client.session.msg(
+        "comm_close", {"comm_id": kernel.value("shown.widget.comm.comm_id"), "data": {}}
+    )
     kernel.client.shell_channel.send(message)
     return kernel.follow(message["header"]["msg_id"]).aside().until(idle)
 

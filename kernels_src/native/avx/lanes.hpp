@@ -10,7 +10,8 @@ struct f32 { __m256 a, b; };
 
 INLINE f32 paired(quad v) { return {_mm256_set_m128(v.b, v.a), _mm256_set_m128(v.d, v.c)}; }
 INLINE quad halved(f32 v) {
-  return {_mm256_castps256_ps128(v.a), _mm256_extractf128_ps(v.a, 1), _mm256_castps256_ps128(v.b), _mm256_extractf128_ps(v.b, 1)};
+  return {_mm256_castps256_ps128(v.a), _mm256_extractf128_ps(v.a, 1),
+          _mm256_castps256_ps128(v.b), _mm256_extractf128_ps(v.b, 1)};
 }
 
 // memory
@@ -38,7 +39,8 @@ INLINE f32 to_f32(i32 v) {
 }
 INLINE i32 round_i32(f32 v) {
   auto a = _mm256_cvtps_epi32(v.a), b = _mm256_cvtps_epi32(v.b);
-  return {_mm256_castsi256_si128(a), _mm256_extractf128_si256(a, 1), _mm256_castsi256_si128(b), _mm256_extractf128_si256(b, 1)};
+  return {_mm256_castsi256_si128(a), _mm256_extractf128_si256(a, 1),
+          _mm256_castsi256_si128(b), _mm256_extractf128_si256(b, 1)};
 }
 INLINE f32 add(f32 a, f32 b) { return {_mm256_add_ps(a.a, b.a), _mm256_add_ps(a.b, b.b)}; }
 INLINE f32 sub(f32 a, f32 b) { return {_mm256_sub_ps(a.a, b.a), _mm256_sub_ps(a.b, b.b)}; }

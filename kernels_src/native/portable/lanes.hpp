@@ -1,4 +1,5 @@
-// The vocabulary in plain C++, for any processor: a value is an array of sixteen, and the compiler makes what it can of it.
+// The vocabulary in plain C++, for any processor:
+// a value is an array of sixteen, and the compiler makes what it can of it.
 #ifndef LANES_HPP
 #define LANES_HPP
 #include <cmath>
@@ -136,7 +137,8 @@ INLINE f32 to_f32(i32 v) { return each<f32>([&](int l) { return (float)v.v[l]; }
 INLINE i32 round_i32(f32 v) {
   return each<i32>([&](int l) {
     float whole = std::nearbyint(v.v[l]);
-    return whole >= -0x1p31f && whole < 0x1p31f ? (int32_t)whole : INT32_MIN;  // C++ leaves open what the others would be
+    // C++ leaves open what the others would be
+    return whole >= -0x1p31f && whole < 0x1p31f ? (int32_t)whole : INT32_MIN;
   });
 }
 INLINE f32 add(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] + b.v[l]; }); }
@@ -147,7 +149,9 @@ INLINE f32 sqrt(f32 v) { return each<f32>([&](int l) { return std::sqrt(v.v[l]);
 INLINE f32 fma(f32 a, f32 b, f32 c) { return each<f32>([&](int l) { return a.v[l] * b.v[l] + c.v[l]; }); }
 INLINE f32 largest(f32 a, f32 b) { return each<f32>([&](int l) { return a.v[l] > b.v[l] ? a.v[l] : b.v[l]; }); }
 INLINE f32 magnitude(f32 v) { return each<f32>([&](int l) { return std::fabs(v.v[l]); }); }
-INLINE f32 select_greater(f32 a, f32 b, f32 x, f32 y) { return each<f32>([&](int l) { return a.v[l] > b.v[l] ? x.v[l] : y.v[l]; }); }
+INLINE f32 select_greater(f32 a, f32 b, f32 x, f32 y) {
+  return each<f32>([&](int l) { return a.v[l] > b.v[l] ? x.v[l] : y.v[l]; });
+}
 INLINE f32 first(f32 v, int64_t n, f32 other) { return each<f32>([&](int l) { return l < n ? v.v[l] : other.v[l]; }); }
 INLINE f32 pow2(i32 n) { return each<f32>([&](int l) { return bits<float>((uint32_t)(n.v[l] + 127) << 23); }); }
 

@@ -59,10 +59,13 @@ INLINE f32 magnitude(f32 v) {
   return each<f32>([](auto v) INLINED { return _mm_andnot_ps(_mm_set1_ps(-0.0f), v); }, v);
 }
 INLINE f32 select_greater(f32 a, f32 b, f32 x, f32 y) {
-  return each<f32>([](auto a, auto b, auto x, auto y) INLINED { return _mm_blendv_ps(y, x, _mm_cmpgt_ps(a, b)); }, a, b, x, y);
+  return each<f32>([](auto a, auto b, auto x, auto y) INLINED {
+    return _mm_blendv_ps(y, x, _mm_cmpgt_ps(a, b));
+  }, a, b, x, y);
 }
 INLINE f32 first(f32 v, int64_t n, f32 other) {
-  f32 index = {_mm_setr_ps(0, 1, 2, 3), _mm_setr_ps(4, 5, 6, 7), _mm_setr_ps(8, 9, 10, 11), _mm_setr_ps(12, 13, 14, 15)};
+  f32 index = {_mm_setr_ps(0, 1, 2, 3), _mm_setr_ps(4, 5, 6, 7),
+               _mm_setr_ps(8, 9, 10, 11), _mm_setr_ps(12, 13, 14, 15)};
   return select_greater(splat_f32((float)n), index, v, other);
 }
 INLINE f32 pow2(i32 n) { return pow2_quad(n); }

@@ -1,5 +1,6 @@
-// Markdown as models write it, to elements. Text only ever becomes text nodes and attributes of elements made here, never
-// markup, so nothing of a reply can run or be fetched; links are http(s) and mailto, and images are named, not loaded.
+// Markdown as models write it, to elements. Text only ever becomes text nodes and attributes of elements made here,
+// never markup, so nothing of a reply can run or be fetched; links are http(s) and mailto, and images are named, not
+// loaded.
 
 const LONGEST_INLINE = 20000; // characters; what is longer is shown as it is
 const PIECE = 400; // characters of code that are made at once
@@ -12,11 +13,13 @@ const SQUARE = "\\\\\\[(?<square>[^]{1,2000}?)\\\\\\]", DISPLAY = "\\$\\$(?<disp
 const ENDED = new RegExp(`${CODE}|${SQUARE}|${DISPLAY}`, "g"); // what of a line begins no formula on several lines
 const MOST_LINES = 60; // of one
 const KEYWORDS = new Set((
-  "and as assert async await break case catch class const continue def default del do elif else enum except export extends false False " +
-  "finally fn for from function global if impl import in interface is lambda let loop match mod mut new None nonlocal not null or pass " +
-  "print pub raise return self static struct super switch this throw true True try type typeof undefined use var void while with yield"
+  "and as assert async await break case catch class const continue def default del do elif else enum except export " +
+  "extends false False finally fn for from function global if impl import in interface is lambda let loop match mod " +
+  "mut new None nonlocal not null or pass print pub raise return self static struct super switch this throw true " +
+  "True try type typeof undefined use var void while with yield"
 ).split(" "));
-const HASH = new Set(["", "python", "py", "ipython", "python3", "sh", "bash", "shell", "r", "ruby", "yaml", "toml", "julia", "perl"]);
+const HASH = new Set(["", "python", "py", "ipython", "python3", "sh", "bash", "shell", "r", "ruby", "yaml", "toml",
+  "julia", "perl"]);
 
 function element(tag, className, ...children) {
   const node = document.createElement(tag);
@@ -44,7 +47,8 @@ function blocks(text) {
       // a list goes on after an empty line if what follows is indented or an item, which is seen only then
       if (lines.length && ITEM.test(lines[0])) lines.push(line); else end();
     } else {
-      if (lines.length && ITEM.test(lines[0]) && !lines[lines.length - 1].trim() && !ITEM.test(line) && !/^\s/.test(line)) end();
+      if (lines.length && ITEM.test(lines[0]) && !lines[lines.length - 1].trim() && !ITEM.test(line)
+        && !/^\s/.test(line)) end();
       if (/^ {0,3}#{1,6}\s/.test(line) || RULE.test(line)) { end(); lines.push(line); end(); return; }
       if (lines.length && ITEM.test(line) && !ITEM.test(lines[0]) && !/^\s/.test(line)) end();
       lines.push(line);

@@ -1,6 +1,6 @@
 // TeX's mathematics to MathML, which browsers typeset. Elements and attributes are of the tables, text only becomes
-// text nodes, and an unknown command stays its characters. What cannot be read is shown as characters altogether, and so
-// is what is longer or deeper than an honest formula. Knows nothing of Markdown.
+// text nodes, and an unknown command stays its characters. What cannot be read is shown as characters altogether, and
+// so is what is longer or deeper than an honest formula. Knows nothing of Markdown.
 
 const MATHML = "http://www.w3.org/1998/Math/MathML";
 const LONGEST_MATH = 2000; // characters

@@ -1,4 +1,5 @@
-// The chat panel in the browser: shows what the Jupyter kernel tells, and tells it what the user does. Knows nothing of models.
+// The chat panel in the browser: shows what the Jupyter kernel tells, and tells it what the user does.
+// Knows nothing of models.
 
 const AT_BOTTOM = 40; // pixels from the end within which the view follows what is written
 const PATIENCE = 300; // milliseconds until the user is told that the Jupyter kernel has not heard yet
@@ -40,7 +41,8 @@ function render({ model, el }) {
   const more = element("details", "nbllm-more", element("summary", "", "Settings"), settings,
     element("div", "nbllm-row", file,
       button("Save", "Save the conversation in this file", () => ask("save", { path: file.value || file.placeholder })),
-      button("Load", "Go on with the conversation in this file", () => ask("load", { path: file.value || file.placeholder }))));
+      button("Load", "Go on with the conversation in this file",
+        () => ask("load", { path: file.value || file.placeholder }))));
   const log = element("div", "nbllm-log");
   log.setAttribute("role", "log");
   log.setAttribute("aria-live", "polite");
@@ -70,7 +72,8 @@ function render({ model, el }) {
 
   // ---- messages
   let shown = []; // {role, text, think, node}
-  let pending = null; // the reply that is being written: {question node, node, text, think, body, thought, notices, footer}
+  // the reply that is being written: {question node, node, text, think, body, thought, notices, footer}
+  let pending = null;
   let busy = false;
 
   const following = () => log.scrollHeight - log.scrollTop - log.clientHeight < AT_BOTTOM;
@@ -82,21 +85,28 @@ function render({ model, el }) {
   };
   log.addEventListener("scroll", () => { latest.hidden = following(); });
 
-  const copy = (text, from) => navigator.clipboard?.writeText(text).then(() => say("Copied."), () => say("The browser does not allow copying here."))
+  const copy = (text, from) => navigator.clipboard?.writeText(text)
+    .then(() => say("Copied."), () => say("The browser does not allow copying here."))
     ?? say("The browser does not allow copying here.");
   const tools = (code) => [
     button("Copy", "Copy this code", () => copy(code())),
     button("Insert", "Put this code into a new cell below", () => insert(code())),
   ];
 
-  // JupyterLab and Notebook give a widget's manager the notebook's document, in which a cell can be made; others do not.
+  // JupyterLab and Notebook give a widget's manager the notebook's document,
+  // in which a cell can be made; others do not.
   function insert(code) {
     const notebook = model.widget_manager?.context?.model?.sharedModel;
-    if (!notebook?.insertCell) { copy(code); say("Copied; this front end makes no cells for widgets, so paste it into one."); return; }
+    if (!notebook?.insertCell) {
+      copy(code);
+      say("Copied; this front end makes no cells for widgets, so paste it into one.");
+      return;
+    }
     const cell = el.closest(".jp-Cell") ?? document.querySelector(".jp-Notebook .jp-Cell.jp-mod-active");
     const all = [...(cell?.parentElement?.querySelectorAll(":scope > .jp-Cell") ?? [])];
     const at = Number(cell?.dataset.windowedListIndex ?? all.indexOf(cell));
-    notebook.insertCell(Number.isInteger(at) && at >= 0 ? at + 1 : notebook.cells.length, { cell_type: "code", source: code, metadata: {} });
+    notebook.insertCell(Number.isInteger(at) && at >= 0 ? at + 1 : notebook.cells.length,
+      { cell_type: "code", source: code, metadata: {} });
     say("Put into a new cell below; nothing was run.");
   }
 
@@ -138,7 +148,8 @@ function render({ model, el }) {
     const body = element("div", "nbllm-text");
     growing(body)(message.text);
     const footer = element("div", "nbllm-footer", message.footer ?? "");
-    node.append(body, footer, element("div", "nbllm-tools", button("Copy", "Copy this reply", () => copy(message.text))));
+    node.append(body, footer,
+      element("div", "nbllm-tools", button("Copy", "Copy this reply", () => copy(message.text))));
     return node;
   }
 
@@ -165,10 +176,12 @@ function render({ model, el }) {
     const asked = question(text, shown.length / 2 - (again ? 1 : 0));
     asked.querySelector(".nbllm-tools").remove();
     const node = element("div", "nbllm-message nbllm-model");
-    const notices = element("div", "nbllm-notices"), body = element("div", "nbllm-text"), footer = element("div", "nbllm-footer");
+    const notices = element("div", "nbllm-notices"), body = element("div", "nbllm-text"),
+      footer = element("div", "nbllm-footer");
     node.append(notices, body, footer);
     log.append(asked, node);
-    pending = { asked, node, notices, body, footer, text: "", think: "", show: growing(body), thought: null, done: false };
+    pending = { asked, node, notices, body, footer, text: "", think: "", show: growing(body), thought: null,
+      done: false };
     busyNow(true, waiting === null ? "" : waiting ? "waiting for what was asked before" : "waiting for the model");
     log.classList.remove("nbllm-empty");
   }
@@ -186,7 +199,10 @@ function render({ model, el }) {
     for (const notice of told.notices) pending.notices.append(element("p", "", notice));
     if (told.think) {
       pending.think += told.think;
-      if (!pending.thought) { pending.thought = thoughtOf(pending.node, true); pending.node.insertBefore(pending.thought.folded, pending.body); }
+      if (!pending.thought) {
+        pending.thought = thoughtOf(pending.node, true);
+        pending.node.insertBefore(pending.thought.folded, pending.body);
+      }
       pending.thought.show(pending.think);
     }
     if (told.text) {
@@ -249,7 +265,8 @@ function render({ model, el }) {
     field.title = help ?? "";
     const number = key !== "system";
     if (number) { field.type = "number"; field.step = key === "max_tokens" ? 1 : 0.05; field.min = 0; }
-    field.addEventListener("change", () => ask("set", { name: key, value: number ? (field.value === "" ? null : Number(field.value)) : field.value }));
+    field.addEventListener("change", () => ask("set",
+      { name: key, value: number ? (field.value === "" ? null : Number(field.value)) : field.value }));
     settings.append(element("label", "", key.replace("_", " "), field));
   }
 
@@ -258,7 +275,8 @@ function render({ model, el }) {
     const { used, of } = told.context;
     count.textContent = of ? `${(used ?? 0).toLocaleString()} of ${of.toLocaleString()} tokens` : "";
     if (told.models) models.replaceChildren(...told.models.map((each) => new Option(each, each)));
-    if (told.model && ![...models.options].some((option) => option.value === told.model)) models.prepend(new Option(told.model, told.model));
+    if (told.model && ![...models.options].some((option) => option.value === told.model))
+      models.prepend(new Option(told.model, told.model));
     if (told.model) models.value = told.model;
     for (const [key, value] of Object.entries(told.settings)) control(key, value, told.help?.[key]);
   }
@@ -283,7 +301,8 @@ function render({ model, el }) {
       say(told.text, told.wrong);
     },
   };
-  // Messages are numbered. Who missed one, or has come in the middle, asks for all, and heeds nothing before that has come.
+  // Messages are numbered. Who missed one, or has come in the middle, asks for all,
+  // and heeds nothing before that has come.
   let heeded = null;
   const listen = (told) => {
     if (told.kind === "taken") {

@@ -1,5 +1,5 @@
-// Stands before the compiler's own header: AVX-512 and AVX-VNNI as SIMDe computes them, for processors that have AVX2 only.
-// What the kernels use and SIMDe 0.7.4 lacks is added below, a half of 256 bits at a time.
+// Stands before the compiler's own header: AVX-512 and AVX-VNNI as SIMDe computes them, for processors that have AVX2
+// only. What the kernels use and SIMDe 0.7.4 lacks is added below, a half of 256 bits at a time.
 #ifndef EMULATED_IMMINTRIN_H
 #define EMULATED_IMMINTRIN_H
 #include_next <immintrin.h>
@@ -32,10 +32,16 @@ inline __m512 cvtepi32_ps(__m512i v) { return whole(_mm256_cvtepi32_ps(half(v, 0
 inline __m512i cvtps_epi32(__m512 v) { return whole(_mm256_cvtps_epi32(half(v, 0)), _mm256_cvtps_epi32(half(v, 1))); }
 inline __m512i cvtepi8_epi32(__m128i v) { return whole(_mm256_cvtepi8_epi32(v), _mm256_cvtepi8_epi32(upper(v))); }
 inline __m512i cvtepu8_epi32(__m128i v) { return whole(_mm256_cvtepu8_epi32(v), _mm256_cvtepu8_epi32(upper(v))); }
-inline __m512i cvtepu16_epi32(__m256i v) { return whole(_mm256_cvtepu16_epi32(low(v)), _mm256_cvtepu16_epi32(high(v))); }
+inline __m512i cvtepu16_epi32(__m256i v) {
+  return whole(_mm256_cvtepu16_epi32(low(v)), _mm256_cvtepu16_epi32(high(v)));
+}
 inline __m512 cvtph_ps(__m256i v) { return whole(_mm256_cvtph_ps(low(v)), _mm256_cvtph_ps(high(v))); }
-inline __m256i cvtps_ph(__m512 v, int) { return _mm256_set_m128i(_mm256_cvtps_ph(half(v, 1), 0), _mm256_cvtps_ph(half(v, 0), 0)); }
-inline __m512i srai_epi32(__m512i v, int n) { return whole(_mm256_srai_epi32(half(v, 0), n), _mm256_srai_epi32(half(v, 1), n)); }
+inline __m256i cvtps_ph(__m512 v, int) {
+  return _mm256_set_m128i(_mm256_cvtps_ph(half(v, 1), 0), _mm256_cvtps_ph(half(v, 0), 0));
+}
+inline __m512i srai_epi32(__m512i v, int n) {
+  return whole(_mm256_srai_epi32(half(v, 0), n), _mm256_srai_epi32(half(v, 1), n));
+}
 inline float cvtss_f32(__m512 v) { return _mm256_cvtss_f32(half(v, 0)); }
 inline __m128i cvtepi32_epi8(__m512i v) {
   __m128i r;
