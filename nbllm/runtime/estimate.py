@@ -13,7 +13,7 @@ from ..errors import TooLargeError
 from .engine import MAX_OUTPUTS
 from .generation import MAX_TOKENS
 from .memory import gb
-from .program import MOST_QUERIES, PAGE, SIDE
+from .program import PAGE, SIDE, page_result, scratch
 
 ACTIVATION_BYTES = 5.75  # of an activation: float32, int8, and six numbers for every 32
 PACKED = 1.03  # laid out, rows are filled up, and those of the embedding may be there twice
@@ -50,10 +50,10 @@ class Shape:
         a_token = 2 * self.width + qkv + 2 * self.hidden + self.experts
         slots = a_token * min(MAX_TOKENS, context) + (self.width + self.vocab) * MAX_OUTPUTS
         pages = -(-context // PAGE)
-        partial = 4 * self.heads * 4 * pages * (32 + self.head_dim)  # results of the pages, float32
-        scratch = 4 * (8 * PAGE + (8 + MOST_QUERIES) * (32 + self.head_dim))  # of a thread, float32; others' are left out
+        results = 4 * self.heads * 4 * pages * page_result(self.head_dim)  # of the pages, float32
+        own = 4 * scratch(self.head_dim)  # a thread's, float32; others' are left out
         angles = 4 * context * self.head_dim
-        return int(ACTIVATION_BYTES * slots) + partial + scratch + angles
+        return int(ACTIVATION_BYTES * slots) + results + own + angles
 
     def needs(self, weights: int, context: int, bits: int = 16) -> int:
         """Bytes in all, with this many of weights."""

@@ -22,6 +22,16 @@ MOST_QUERIES = 64  # of a key/value head, that several sequences ask together
 SPLIT_TOKENS = 4  # steps of at most so many tokens, all of one sequence, share its pages among threads
 
 
+def page_result(head_dim):
+    """Floats of what one page gives to a query: a partial result of attention."""
+    return 32 + head_dim
+
+
+def scratch(head_dim):
+    """Floats that each thread has for itself in attention."""
+    return 8 * PAGE + (8 + MOST_QUERIES) * page_result(head_dim)
+
+
 @dataclass(frozen=True)
 class Slot:
     """Activations, (tokens, width): from `base` on in the float array, and in the int8 array the same in 8 bits."""
@@ -200,13 +210,12 @@ class Program:
             [q.base, k.base, v.base, heads.count, heads.kv_count, heads.dim, place,
              self._const(scale or heads.dim**-0.5), half, q.width, k.width, table[1] * 2 * half, table[0] * 2 * half],
         )  # fmt: skip
-        result = 32 + heads.dim  # floats of a partial result
-        own = self.threads * (8 * PAGE + (8 + MOST_QUERIES) * result)
+        own = self.threads * scratch(heads.dim)
         columns = [q.base, target.base, heads.count, heads.kv_count, heads.dim, place, own, q.width]
         self._add(ATTEND, [*columns, window or UNLIMITED, self._const(cap)])
         self._add(MERGE, columns)
         quads = -(-SPLIT_TOKENS * heads.group() // 4)
-        self.scratch = max(self.scratch, own + heads.kv_count * quads * 4 * self.pages * result)
+        self.scratch = max(self.scratch, own + heads.kv_count * quads * 4 * self.pages * page_result(heads.dim))
         if heads.dim % 32:  # whole blocks of 32 are quantised head by head already
             self.quantise(target)
 

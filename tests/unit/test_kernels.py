@@ -12,7 +12,7 @@ import pytest
 from kernel_runs import uncompiled
 
 from nbllm.formats.open import open_model
-from nbllm.runtime import ops
+from nbllm.runtime import ops, program
 from nbllm.runtime.cache import Sequence
 from nbllm.runtime.engine import Engine
 from nbllm.runtime.events import StopFlag
@@ -103,3 +103,15 @@ def test_the_probe_uses_the_whole_vocabulary_but_for_threads_width_and_hints():
     functions = {name for name, value in vars(lanes).items() if callable(value) and not name.startswith("_")}
     used = set(vars(build_kernel.load(PROBE)))
     assert functions - used == {"poll", "thread", "team", "take", "barrier", "wide", "soon"}
+
+
+def test_the_engine_and_the_kernels_have_the_same_numbers():
+    of_kernels = {}
+    for name in ("attention", "elementwise", "experts", "paged", "step"):
+        of_kernels |= vars(importlib.import_module(f"nbllm._kernels.python.{name}"))
+    alone = {"AHEAD", "GRAIN"}  # of which the engine knows nothing
+    numbers = {name: value for name, value in of_kernels.items() if name.isupper() and name not in alone}
+    assert numbers == {name: getattr(program, name) for name in numbers}
+    assert {"MIX", "SOFT_CAP", "PAGE", "PEAK", "SIDE", "MOST_QUERIES"} <= numbers.keys()
+    for head_dim in (32, 80, 256):
+        assert of_kernels["scratch"](head_dim) == program.scratch(head_dim)
