@@ -89,7 +89,12 @@ class Page:
         self.page = browser.new_page(viewport={"width": width, "height": height})
         self.page.set_default_timeout(PATIENCE)
         self.page.route("**/*", self._only_the_server)
-        self.page.on("dialog", lambda dialog: (self.faults.append(dialog.message), dialog.accept()))
+        self.page.on("dialog", self._dialog)
+
+    def _dialog(self, dialog):
+        if dialog.type != "beforeunload":  # the browser's own question, whether to leave what is not saved
+            self.faults.append(dialog.message)
+        dialog.accept()
 
     def _only_the_server(self, route):
         if route.request.url.startswith((self.server.url, "data:", "blob:")):
