@@ -9,6 +9,8 @@
 # make test-long   loads, asks and closes a model 200 times
 # make soak   HOURS=2 of one Jupyter kernel, in turns drawn by chance, each compared with what must come of it
 # make bench  measures speed, also of MODELS="FILE ...", beside the other engines that `make peers` installs
+# make damaged   gives CASES=1000 damaged model files to nbllm and to those engines; on Linux
+# make stopping  TRIALS=20 interrupts of cells in which nbllm and those engines write, read a prompt and load
 # make peers  installs them, in a Python of their own: some minutes, for llama.cpp is compiled for this processor
 #
 # Needs Python 3.11 or newer, g++ and make; everything else goes into .venv. Another Python: make PYTHON=python3.13 demo
@@ -20,7 +22,7 @@ SANITIZED := portable,avx2,avx512vnni,neon,neondot
 
 export PATH := $(VENV)/bin:$(PATH)
 
-.PHONY: demo lab test test-offline test-emulated test-sanitized test-valgrind test-long fuzz soak bench peers clean
+.PHONY: demo lab test test-offline test-emulated test-sanitized test-valgrind test-long fuzz soak bench damaged stopping peers clean
 .SECONDARY:
 
 # Notebooks and tests run in a folder from which `import nbllm` finds what is installed, not this folder's sources.
@@ -63,6 +65,14 @@ soak: $(VENV)/installed-test
 bench: $(VENV)/installed-demo
 	nbllm pull
 	cd benchmarks && python run.py --peer-python $(VENV)/peers/bin/python --models $(abspath $(MODELS))
+
+damaged: $(VENV)/installed-test
+	nbllm pull
+	cd benchmarks && python damaged.py --cases $(or $(CASES),1000) --peer-python $(VENV)/peers/bin/python
+
+stopping: $(VENV)/installed-test
+	nbllm pull
+	cd benchmarks && python stopping_peers.py --trials $(or $(TRIALS),20) --peer-python $(VENV)/peers/bin/python
 
 peers: | $(VENV)
 	$(PYTHON) -m venv $(VENV)/peers

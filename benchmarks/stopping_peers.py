@@ -30,6 +30,7 @@ from stopping import NO_HISTORY, WORDS  # noqa: E402
 from nbllm.catalogue import find  # noqa: E402
 
 PATIENCE = 60  # seconds for a cell to end, and for a Jupyter kernel to come to rest
+LONGEST = 600  # seconds for a cell that nobody interrupts
 REST, IDLE = 0.25, 0.1  # a process rests that takes less than this part of a processor, over so many seconds
 COUNT = "Count from one to one thousand, in words, one number a line."
 THREADS = psutil.cpu_count(logical=False) or os.cpu_count()
@@ -42,11 +43,10 @@ class Engine:
     setup: str
     load: str
     ask: str
-    package: str
     peer: bool = True
 
 
-LLAMA = "Llama({path!r}, n_ctx=8192, n_threads={threads}, n_threads_batch={threads}, verbose=False{more})"
+LLAMA = "model = Llama({path!r}, n_ctx=8192, n_threads={threads}, n_threads_batch={threads}, verbose=False{more})"
 ASK_LLAMA = """
 for part in model.create_chat_completion(
     [{{"role": "user", "content": {question!r}}}], max_tokens={tokens}, temperature=1.0, stream=True
@@ -54,7 +54,7 @@ for part in model.create_chat_completion(
     print(part["choices"][0]["delta"].get("content") or "", end="", flush=True)
 """
 ASK_OPENVINO = """
-model.generate({question!r}, max_new_tokens={tokens}, do_sample=True, temperature=1.0,
+model.generate({question!r}, max_new_tokens={tokens}, do_sample=True, temperature=1.0, ignore_eos=True,
                streamer=lambda text: print(text, end="", flush=True))
 """
 ASK_GPT4ALL = """
@@ -64,22 +64,22 @@ for text in model.generate({question!r}, max_tokens={tokens}, temp=1.0, n_batch=
 
 
 def llama(more=""):
-    return Engine("from llama_cpp import Llama", LLAMA.replace("{more}", more), ASK_LLAMA, "llama-cpp-python")
+    return Engine("from llama_cpp import Llama", LLAMA.replace("{more}", more), ASK_LLAMA)
 
 
 ENGINES = {
     "nbllm": Engine(
-        "%load_ext nbllm\nimport nbllm\n%config NbLLM.model = {path!r}\n%config NbLLM.seed = 1",
-        "nbllm.load({path!r})", "%%chat --new -t 1 --max-tokens {tokens}\n{question}", "nbllm", peer=False,
+        "%load_ext nbllm\n%config NbLLM.seed = 1", "%chat model {path}",
+        "%%chat --new -t 1 --max-tokens {tokens}\n{question}", peer=False,
     ),
     "llama-cpp-python": llama(),
     "llama-cpp-python, n_batch=64": llama(", n_batch=64"),
     "OpenVINO GenAI": Engine(
-        "from openvino_genai import LLMPipeline", 'LLMPipeline({path!r}, "CPU")', ASK_OPENVINO, "openvino-genai"
+        "from openvino_genai import LLMPipeline", 'model = LLMPipeline({path!r}, "CPU")', ASK_OPENVINO
     ),
     "GPT4All": Engine(
         "from gpt4all import GPT4All",
-        "GPT4All({path!r}, n_ctx=8192, n_threads={threads}, device='cpu', allow_download=False)", ASK_GPT4ALL, "gpt4all",
+        "model = GPT4All({path!r}, n_ctx=8192, n_threads={threads}, device='cpu', allow_download=False)", ASK_GPT4ALL,
     ),
 }  # fmt: skip
 
@@ -100,33 +100,50 @@ def known_to_old_engines(model, path):
 class Notebook:
     """A Jupyter kernel with an engine in it. A context manager."""
 
-    def __init__(self, engine, model, name):
-        self._engine, self._model = engine, str(model)
-        self._kernel = Kernel(name, NO_HISTORY)
+    def __init__(self, engine, model, folder):
+        self._engine, self._model, self._folder, self._links = engine, model, Path(folder), 0
+        self._kernel = Kernel("peers" if engine.peer else "python3", NO_HISTORY)
 
     def __enter__(self):
         self._kernel.__enter__()
         self._process = psutil.Process(self._kernel.manager.provisioner.pid)
-        self._run(self._code(self._engine.setup))
-        if self._engine.peer:
-            self._run("model = " + self._code(self._engine.load))
+        self._run(self._engine.setup)
+        self._run(self._load())
         return self
 
     def __exit__(self, *error):
         self._kernel.__exit__()
 
-    def _code(self, code, **more):
-        return code.format(path=self._model, threads=THREADS, **more)
+    def _load(self):
+        """By a new name, since what has been loaded by that name may be kept."""
+        self._links += 1
+        link = self._folder / f"{self._links}.gguf"
+        link.symlink_to(self._model)
+        return self._engine.load.format(path=str(link), threads=THREADS)
 
     def _run(self, code):
-        if (reply := self._kernel.run(code).reply)["status"] != "ok":
-            raise SystemExit(f"{code[:80]!r} ended with {reply}")
+        cell = self._kernel.start(code)
+        if self._ended(cell, time.monotonic() + LONGEST) and cell.reply["status"] == "ok":
+            return
+        raise SystemExit(f"{code[:80]!r} ended with {cell.reply}")
+
+    def _ended(self, cell, until):
+        """Whether a cell has ended until then, or some time later if nothing comes of it."""
+        while not _idle(cell) and time.monotonic() < until:
+            try:
+                cell.until(lambda cell: _idle(cell) or time.monotonic() > until)
+            except AssertionError:  # no message for some time
+                if not self._kernel.manager.is_alive():
+                    return False
+        if _idle(cell):
+            cell.finish()
+        return cell.reply is not None
 
     def cell(self, state, trial):
         if state == "loading":
-            return "other = " + self._code(self._engine.load)
+            return self._load()
         question, tokens = questions(trial)[state]
-        return self._code(self._engine.ask, question=question, tokens=tokens)
+        return self._engine.ask.format(question=question, tokens=tokens)
 
     def takes(self, state):
         """Seconds that a cell takes that nobody interrupts."""
@@ -143,16 +160,17 @@ class Notebook:
             cell.until(lambda cell: cell.of("execute_input"))
         time.sleep(after)
         since = self._kernel.interrupt()
-        try:
-            cell.until(lambda cell: _idle(cell) or time.monotonic() > since + PATIENCE)
-            if not _idle(cell):
-                return "did not end", PATIENCE, PATIENCE
-            seconds = cell.finish().ended - since
-        except AssertionError:  # no message
-            return ("did not end" if self._kernel.manager.is_alive() else "ended the Jupyter kernel"), PATIENCE, PATIENCE
-        if cell.reply["status"] == "ok":
-            return "ended before", seconds, seconds
-        return cell.reply["ename"], seconds, max(seconds, self._rested() - since)
+        if not self._ended(cell, since + PATIENCE):
+            return self._silent(), PATIENCE, PATIENCE
+        seconds = cell.ended - since
+        what = cell.reply.get("ename", LATE)
+        return what, seconds, seconds if what == LATE else max(seconds, self._rested() - since)
+
+    def _silent(self):
+        """What is the matter with a cell without a reply."""
+        if not self._kernel.manager.is_alive():
+            return DEAD
+        return LOST if self._ended(self._kernel.start("1"), time.monotonic() + 1) else "did not end"
 
     def _rested(self):
         """When the process came to rest."""
@@ -169,11 +187,8 @@ class Notebook:
 
     def answers(self):
         """What came of a further question."""
-        question = self._code(self._engine.ask, question="hello", tokens=2)
-        try:
-            return self._kernel.run(question).reply["status"]
-        except AssertionError:
-            return "ended the Jupyter kernel"
+        cell = self._kernel.start(self._engine.ask.format(question="hello", tokens=2))
+        return cell.reply["status"] if self._ended(cell, time.monotonic() + PATIENCE) else self._silent()
 
 
 def _idle(cell):
@@ -183,18 +198,25 @@ def _idle(cell):
 
 STATES = ("decode", "prompt", "loading")
 STOPPED = ("KeyboardInterrupt", "Stopped")
+DEAD = "ended the Jupyter kernel"
+LATE = "ended before"
+LOST = "reply lost"  # by ipykernel, which an interrupt between the end of a cell and its reply does; no trial
 
 
-def measure(engine, model, name, states, trials, draw, found):
-    """Adds to `found` what came of the trials: state -> list of (what, seconds, seconds)."""
+def measure(engine, model, states, trials, draw, found):
+    """Adds to `found` what came of the trials: state -> list of (what, seconds, seconds), and how long it takes."""
     for state in states:
         done = 0
         while done < trials:
-            with Notebook(engine, model, name) as notebook:
-                usual = 0.5 if state == "decode" else notebook.takes(state)
+            with tempfile.TemporaryDirectory() as folder, Notebook(engine, model, folder) as notebook:
+                if (state, "takes") not in found:
+                    found[state, "takes"] = [0.5 if state == "decode" else notebook.takes(state)]
                 while done < trials:
+                    [usual] = found[state, "takes"]
                     told = notebook.trial(state, f"{draw.random()}", draw.uniform(0, 0.9) * usual)
-                    if told[0] == "ended before" and state != "decode":
+                    if told[0] == LOST:
+                        break
+                    if told[0] == LATE and state != "decode":
                         continue
                     done += 1
                     found[state].append(told)
@@ -204,13 +226,14 @@ def measure(engine, model, name, states, trials, draw, found):
                         break  # this Jupyter kernel is of no use any more
 
 
-def row(name, state, told, following):
+def row(name, state, found):
     """Markdown: medians over the trials, and how many were stopped in what way."""
+    told, following, [takes] = found[state], found[state, "next"], found[state, "takes"]
     seconds = np.array([seconds for _, seconds, _ in told])
     on = np.array([rest for _, _, rest in told])
     ways = ", ".join(f"{count} {what}" for what, count in Counter(what for what, _, _ in told).items())
     asked = "; then " + ", ".join(f"{n} {what}" for what, n in Counter(following).items()) if following else ""
-    return (f"| {name} | {state} | {len(told)} | {1000 * np.median(seconds):,.0f} | {1000 * np.percentile(seconds, 99):,.0f} "
+    return (f"| {name} | {state} | {takes:.1f} | {len(told)} | {1000 * np.median(seconds):,.0f} | {1000 * np.percentile(seconds, 99):,.0f} "
             f"| {1000 * seconds.max():,.0f} | {1000 * np.median(on):,.0f} | {1000 * on.max():,.0f} | {ways}{asked} |")  # fmt: skip
 
 
@@ -238,17 +261,15 @@ def main():
         old = known_to_old_engines(model, Path(folder) / "model.gguf")
         for _ in range(given.rounds):
             for name in given.engines:
-                engine = ENGINES[name]
                 path = old if name == "GPT4All" else model
-                kernel = "peers" if engine.peer else "python3"
-                measure(engine, path, kernel, given.states, given.trials // given.rounds, draw, found[name])
+                measure(ENGINES[name], path, given.states, given.trials // given.rounds, draw, found[name])
                 for state in given.states:
-                    print(row(name, state, found[name][state], found[name][state, "next"]), file=sys.stderr, flush=True)
-    print("| engine | state | trials | median, ms | 99th percentile, ms | longest, ms | computes on, median, ms | longest, ms "
-          "| cells ended with |\n|---|---|--:|--:|--:|--:|--:|--:|---|")  # fmt: skip
+                    print(row(name, state, found[name]), file=sys.stderr, flush=True)
+    print("| engine | state | takes, s | trials | median, ms | 99th percentile, ms | longest, ms | computes on, median, ms | longest, ms "
+          "| cells ended with |\n|---|---|--:|--:|--:|--:|--:|--:|--:|---|")  # fmt: skip
     for name, states in found.items():
         for state in given.states:
-            print(row(name, state, states[state], states[state, "next"]))
+            print(row(name, state, states))
 
 
 if __name__ == "__main__":

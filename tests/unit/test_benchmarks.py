@@ -2,6 +2,10 @@
 
 import importlib
 import json
+import os
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -125,3 +129,102 @@ def test_a_given_reply_is_written_with_guesses_and_without(part, tiny_model):
         for guessing in (False, True):
             assert copying.seconds(model, prompt, reply, guessing) > 0
             assert model.engine.tokens[: len(prompt) + len(reply) - 1] == (prompt + reply)[:-1]
+
+
+FATES = """
+import os, signal, sys, time
+sys.path.insert(0, {benchmarks!r})
+import openers
+
+def burn(lib, path, between):
+    while True: pass
+
+def grow(lib, path, between):
+    kept = bytearray(1 << 28)
+    kept[:] = bytes(kept) + b"."
+    time.sleep(60)
+
+def cut(lib, path, between):
+    before = os.path.getsize(path)
+    between()
+    return f"{{before}} {{os.path.getsize(path)}}"
+
+openers.SECONDS, openers.MEMORY = 1, 1 << 28
+openers.ENGINES = {{name: ("math", "numpy", how) for name, how in {{
+    "runs": lambda lib, path, between: lib.sqrt(4), "refuses": lambda lib, path, between: lib.sqrt(-1),
+    "cut": cut, "aborts": lambda *given: os.abort(), "burns": burn, "grows": grow,
+    "segfaults": lambda *given: os.kill(os.getpid(), signal.SIGSEGV), "ends": lambda *given: os._exit(3),
+}}.items()}}
+openers.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is told there how a process ended and what memory it has")
+@pytest.mark.parametrize("fate, told", {
+    "runs": ["ran", "2.0"], "refuses": ["refused", "ValueError: "], "cut": ["ran", "100 50"],
+    "aborts": ["signal", "SIGABRT"], "segfaults": ["signal", "SIGSEGV"], "ends": ["ended", "status 3"],
+    "burns": ["time", ""], "grows": ["memory", ""],
+}.items())  # fmt: skip
+def test_whatever_an_engine_does_with_a_file_is_told_and_the_next_file_is_opened(tmp_path, fate, told):
+    (tmp_path / "m.gguf").write_bytes(bytes(100))
+    asked = json.dumps({"path": str(tmp_path / "m.gguf"), "cut": fate == "cut"}) + "\n"
+    command = [sys.executable, "-c", FATES.format(benchmarks=str(BENCHMARKS)), fate]
+    ran = subprocess.run(command, input=asked * (2 if told[0] == "signal" else 1), capture_output=True, text=True)
+    about, *answers = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert set(about) == {"version"} and len(answers) == asked.count("\n") * (2 if told[0] == "signal" else 1)
+    for what, more in answers:
+        assert [what, more[: len(told[1])]] == told
+
+
+def test_models_to_damage_are_run_whole_and_none_is_taken_for_one_of_the_fuzzer(part, tmp_path):
+    from fuzz import seeds
+
+    damaged = part("damaged")
+    assert not damaged.seeds().keys() & seeds.seeds().keys()
+    for [raw] in damaged.seeds().values():
+        (tmp_path / "m.gguf").write_bytes(raw)
+        with load(tmp_path / "m.gguf") as model:
+            assert np.isfinite(model.logits([0, 1, 2, 3])).all()
+    assert {damaged.case(number).seed for number in range(100)} == set(damaged.seeds())
+    assert all(damaged.case(number) == damaged.case(number) for number in range(20))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is told there how a process ended and what memory it has")
+def test_damaged_files_are_counted_and_engines_that_are_not_there_are_named(tiny_model):
+    command = [sys.executable, BENCHMARKS / "damaged.py", "--cases", "40", "--model", tiny_model]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), *filter(None, sys.path)])}
+    ran = subprocess.run([*command, "--engines", "nbllm", "GPT4All"], capture_output=True, text=True, env=environment)
+    assert "GPT4All is not installed" in ran.stderr
+    rows = dict(line.strip("| ").split(" | ") for line in ran.stdout.splitlines() if "---" not in line)
+    counts = {title: int(count) for title, count in rows.items() if count.isdecimal()}
+    assert counts["were tried"] == counts["were refused by an exception"] + counts["ran"] == 40
+    assert counts["ended the process by a signal"] == counts["contradict themselves and ran"] == 0
+    assert counts["were whole, and cut to half once loaded"] == counts["- ran"] == 6
+
+
+def test_what_contradicts_itself_and_runs_is_counted_and_told(part, capsys):
+    damaged = part("damaged")
+
+    class Careless:
+        title, counts, open = "careless", Counter(), staticmethod(lambda raw: ["ran", "words"])
+
+    wrong = [number for number in range(50) if damaged.case(number).wrong]
+    for number in range(50):
+        damaged.count(Careless, number)
+    assert Careless.counts == {"ran": 50, damaged.CONTRADICT: len(wrong)} and wrong
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == [f"case {n}" for n in wrong]
+
+
+def test_old_engines_are_given_a_model_with_only_a_name_changed(part, tmp_path):
+    text = b"\6" + bytes(7)
+    (tmp_path / "m.gguf").write_bytes(b"a" + text + b"smollm" + b"smollm")
+    old = part("stopping_peers").known_to_old_engines(tmp_path / "m.gguf", tmp_path / "old.gguf")
+    assert old.read_bytes() == b"a" + text + b"refact" + b"smollm"
+
+
+def test_a_row_of_stopping_has_times_and_how_cells_ended(part):
+    told = [("KeyboardInterrupt", 0.01, 0.5), ("KeyboardInterrupt", 0.03, 1.5), ("did not end", 60, 60)]
+    found = {"decode": told, ("decode", "next"): ["not asked"], ("decode", "takes"): [0.5]}
+    row = part("stopping_peers").row("an engine", "decode", found)
+    assert row == ("| an engine | decode | 0.5 | 3 | 30 | 58,801 | 60,000 | 1,500 | 60,000 "
+                   "| 2 KeyboardInterrupt, 1 did not end; then 1 not asked |")  # fmt: skip
