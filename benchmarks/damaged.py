@@ -3,9 +3,10 @@
     python damaged.py [--cases 1000] [--peer-python PATH] [--engines ENGINE ...] [--model FILE]
 
 The files are small random models that every engine runs while they are whole, which is looked at first, damaged as
-`tests/fuzz/damage.py` damages them, drawn from the numbers of the cases. Each is opened in a process of its own, through
-to a few tokens, within bounds of `openers.py` that are the same for all. Then whole files, and the default model, are cut
-to half once they are loaded. Prints the counts as a table, and which cases did more than be refused or run. Needs Linux.
+`tests/fuzz/damage.py` damages them, drawn from the numbers of the cases. Each is opened in a process of its own,
+through to a few tokens, within bounds of `openers.py` that are the same for all. Before that, whole ones, and the
+default model, are cut to half once they are loaded. Prints the counts as a table, and which cases did more than be
+refused or run. Needs Linux.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from fuzz import damage  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 WIDE = {"layers": 1, "width": 256, "feed_forward": 512}
-SHAPES = {  # name, none of `fuzz.seeds` -> options of a model, and the number of its file type, which some engines insist on
+SHAPES = {  # name, none of `fuzz.seeds` -> options of a model; and its file type, which some engines insist on
     "shared Q4_0": ({"layers": 1, "block_type": "Q4_0"}, 2),
     "shared Q4_0, untied": (WIDE | {"layers": 2, "block_type": "Q4_0", "tied": False}, 2),
     "shared Q4_1": (WIDE | {"block_type": "Q4_1"}, 3),
@@ -100,7 +101,7 @@ class Opener:
 
 
 def wholes(opener, model):
-    """Bytes of the files that are cut once they are loaded: of the seeds, which the engine must run, and of the model."""
+    """Bytes of the files that are cut once they are loaded: the seeds, which the engine must run, and the model."""
     for name, [raw] in seeds().items():
         if (told := opener.open(raw))[0] != "ran":
             raise SystemExit(f"{opener.title} does not run {name}, which is whole: {told}")

@@ -2,8 +2,9 @@
 
     python openers.py ENGINE      reads lines of JSON and answers each with one
 
-The engine is imported once, and forked for each file, so that no file suffers from what an earlier one did. Processor
-time and memory are bounded. Knows nothing of how files are damaged, and needs nothing of nbllm but to open files with it.
+The engine is imported once, and forked for each file, so that no file suffers from what an earlier one did.
+Processor time and memory are bounded. Knows nothing of how files are damaged, and needs nothing of nbllm but to open
+files with it.
 """
 
 import json

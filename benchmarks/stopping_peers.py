@@ -2,10 +2,11 @@
 
     python stopping_peers.py [--trials 20] [--rounds 2] [--model FILE] [--peer-python PATH] [--engines ENGINE ...]
 
-PATH is a Python with ipykernel in which the other engines are. A trial starts a cell in a real Jupyter kernel, interrupts
-it as the stop button does, after a time drawn by chance of what the cell would take, and takes the time until the cell's
-reply is here; then the time until the Jupyter kernel no longer computes; then a further question must be answered. In each
-round each engine takes its turn with a new Jupyter kernel. A cell that has not ended after 60 seconds counts as such.
+PATH is a Python with ipykernel in which the other engines are. A trial starts a cell in a real Jupyter kernel,
+interrupts it as the stop button does, after a time drawn by chance of what the cell would take, and takes the time
+until the cell's reply is here; then the time until the Jupyter kernel no longer computes; then a further question must
+be answered. In each round each engine takes its turn with a new Jupyter kernel. A cell that has not ended after 60
+seconds counts as such. Knows how each engine is called in a cell, and nothing of how it stops.
 """
 
 import argparse
@@ -44,6 +45,7 @@ class Engine:
     load: str
     ask: str
     peer: bool = True
+    endless: bool = False  # its replies go on to the last token; of others, those that end before are no trial
 
 
 LLAMA = "model = Llama({path!r}, n_ctx=8192, n_threads={threads}, n_threads_batch={threads}, verbose=False{more})"
@@ -55,12 +57,36 @@ for part in model.create_chat_completion(
 """
 ASK_OPENVINO = """
 model.generate({question!r}, max_new_tokens={tokens}, do_sample=True, temperature=1.0, ignore_eos=True,
-               streamer=lambda text: print(text, end="", flush=True))
+               streamer={streamer})
+"""
+# it calls back from a thread of its own while the main one waits, deaf to interrupts; so this is turned round
+SETUP_CAREFUL_OPENVINO = """
+import threading
+from openvino_genai import LLMPipeline, StreamingStatus
+def show(text):
+    print(text, end="", flush=True)
+    return StreamingStatus.STOP if interrupted else StreamingStatus.RUNNING
+"""
+ASK_CAREFUL_OPENVINO = """
+interrupted = []
+options = dict(max_new_tokens={tokens}, do_sample=True, temperature=1.0, ignore_eos=True, streamer=show)
+thread = threading.Thread(target=model.generate, args=({question!r},), kwargs=options)
+thread.start()
+try:
+    thread.join()
+except KeyboardInterrupt:
+    interrupted.append(True)
+    thread.join()
+    raise
 """
 ASK_GPT4ALL = """
 for text in model.generate({question!r}, max_tokens={tokens}, temp=1.0, n_batch=512, streaming=True):
     print(text, end="", flush=True)
 """
+
+
+def openvino(setup, ask):
+    return Engine(setup, 'model = LLMPipeline({path!r}, "CPU")', ask, endless=True)
 
 
 def llama(more=""):
@@ -74,9 +100,11 @@ ENGINES = {
     ),
     "llama-cpp-python": llama(),
     "llama-cpp-python, n_batch=64": llama(", n_batch=64"),
-    "OpenVINO GenAI": Engine(
-        "from openvino_genai import LLMPipeline", 'model = LLMPipeline({path!r}, "CPU")', ASK_OPENVINO
+    "OpenVINO GenAI": openvino(
+        "from openvino_genai import LLMPipeline",
+        ASK_OPENVINO.replace("{streamer}", 'lambda text: print(text, end="", flush=True)'),
     ),
+    "OpenVINO GenAI, careful": openvino(SETUP_CAREFUL_OPENVINO, ASK_CAREFUL_OPENVINO),
     "GPT4All": Engine(
         "from gpt4all import GPT4All",
         "model = GPT4All({path!r}, n_ctx=8192, n_threads={threads}, device='cpu', allow_download=False)", ASK_GPT4ALL,
@@ -136,7 +164,10 @@ class Notebook:
                 if not self._kernel.manager.is_alive():
                     return False
         if _idle(cell):
-            cell.finish()
+            try:
+                cell.finish()
+            except AssertionError:  # the reply is lost
+                return False
         return cell.reply is not None
 
     def cell(self, state, trial):
@@ -163,8 +194,7 @@ class Notebook:
         if not self._ended(cell, since + PATIENCE):
             return self._silent(), PATIENCE, PATIENCE
         seconds = cell.ended - since
-        what = cell.reply.get("ename", LATE)
-        return what, seconds, seconds if what == LATE else max(seconds, self._rested() - since)
+        return cell.reply.get("ename", ENDED), seconds, max(seconds, self._rested() - since)
 
     def _silent(self):
         """What is the matter with a cell without a reply."""
@@ -199,7 +229,7 @@ def _idle(cell):
 STATES = ("decode", "prompt", "loading")
 STOPPED = ("KeyboardInterrupt", "Stopped")
 DEAD = "ended the Jupyter kernel"
-LATE = "ended before"
+ENDED = "ended without an error"
 LOST = "reply lost"  # by ipykernel, which an interrupt between the end of a cell and its reply does; no trial
 
 
@@ -214,27 +244,33 @@ def measure(engine, model, states, trials, draw, found):
                 while done < trials:
                     [usual] = found[state, "takes"]
                     told = notebook.trial(state, f"{draw.random()}", draw.uniform(0, 0.9) * usual)
+                    print(state, f"{usual:.2f}", *told, file=sys.stderr, flush=True)
                     if told[0] == LOST:
                         break
-                    if told[0] == LATE and state != "decode":
+                    if told[0] == ENDED and not (state == "decode" and engine.endless):
                         continue
                     done += 1
                     found[state].append(told)
-                    answered = notebook.answers() if told[0] in STOPPED else "not asked"
+                    answered = notebook.answers() if told[0] in (*STOPPED, ENDED) else "not asked"
                     if answered != "ok":
                         found[state, "next"].append(answered)
                         break  # this Jupyter kernel is of no use any more
 
 
+TITLES = ("engine", "state", "takes, s", "trials", "ends after median, ms", "99th percentile, ms", "longest, ms",
+          "at rest after median, ms", "longest, ms", "cells ended with")  # fmt: skip
+
+
 def row(name, state, found):
     """Markdown: medians over the trials, and how many were stopped in what way."""
     told, following, [takes] = found[state], found[state, "next"], found[state, "takes"]
-    seconds = np.array([seconds for _, seconds, _ in told])
-    on = np.array([rest for _, _, rest in told])
+    ends = 1000 * np.array([seconds for _, seconds, _ in told])
+    rests = 1000 * np.array([seconds for _, _, seconds in told])
+    times = (np.median(ends), np.percentile(ends, 99), ends.max(), np.median(rests), rests.max())
     ways = ", ".join(f"{count} {what}" for what, count in Counter(what for what, _, _ in told).items())
     asked = "; then " + ", ".join(f"{n} {what}" for what, n in Counter(following).items()) if following else ""
-    return (f"| {name} | {state} | {takes:.1f} | {len(told)} | {1000 * np.median(seconds):,.0f} | {1000 * np.percentile(seconds, 99):,.0f} "
-            f"| {1000 * seconds.max():,.0f} | {1000 * np.median(on):,.0f} | {1000 * on.max():,.0f} | {ways}{asked} |")  # fmt: skip
+    cells = [name, state, f"{takes:.1f}", str(len(told)), *(f"{ms:,.0f}" for ms in times), ways + asked]
+    return f"| {' | '.join(cells)} |"
 
 
 def write_kernelspec(folder, name, python):
@@ -265,8 +301,7 @@ def main():
                 measure(ENGINES[name], path, given.states, given.trials // given.rounds, draw, found[name])
                 for state in given.states:
                     print(row(name, state, found[name]), file=sys.stderr, flush=True)
-    print("| engine | state | takes, s | trials | median, ms | 99th percentile, ms | longest, ms | computes on, median, ms | longest, ms "
-          "| cells ended with |\n|---|---|--:|--:|--:|--:|--:|--:|--:|---|")  # fmt: skip
+    print(f"| {' | '.join(TITLES)} |\n|---|---|{'--:|' * (len(TITLES) - 3)}---|")
     for name, states in found.items():
         for state in given.states:
             print(row(name, state, states))

@@ -228,3 +228,13 @@ def test_a_row_of_stopping_has_times_and_how_cells_ended(part):
     row = part("stopping_peers").row("an engine", "decode", found)
     assert row == ("| an engine | decode | 0.5 | 3 | 30 | 58,801 | 60,000 | 1,500 | 60,000 "
                    "| 2 KeyboardInterrupt, 1 did not end; then 1 not asked |")  # fmt: skip
+
+
+def test_the_cells_of_other_engines_are_python_whatever_the_question(part):
+    stopping = part("stopping_peers")
+    for name, engine in stopping.ENGINES.items():
+        load = engine.load.format(path="m'{}.gguf", threads=2)
+        ask = engine.ask.format(question="it's {hot}\n", tokens=5)
+        if engine.peer:
+            compile("\n".join([engine.setup, load, ask]), name, "exec")
+        assert "m'{}.gguf" in load and "{hot}" in ask and "5" in ask
