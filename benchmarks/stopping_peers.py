@@ -184,10 +184,13 @@ class Notebook:
     def trial(self, state, trial, after):
         """(what came of it, seconds until the cell ended, seconds until nothing was computed any more)."""
         cell = self._kernel.start(self.cell(state, trial))
-        if state == "decode":
-            cell.until(lambda cell: cell.of("stream") or "writing" in str(cell.updates))
-        else:
-            cell.until(lambda cell: cell.of("execute_input"))
+        try:
+            if state == "decode":
+                cell.until(lambda cell: cell.of("stream") or "writing" in str(cell.updates))
+            else:
+                cell.until(lambda cell: cell.of("execute_input"))
+        except AssertionError:  # no message
+            return ("did not begin" if self._kernel.manager.is_alive() else DEAD), PATIENCE, PATIENCE
         time.sleep(after)
         since = self._kernel.interrupt()
         if not self._ended(cell, since + PATIENCE):
