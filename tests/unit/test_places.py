@@ -100,7 +100,8 @@ def test_every_programs_folder_is_looked_into(home):
     manifest = home / ".ollama/models/manifests/registry.ollama.ai/library/qwen2.5/7b"
     manifest.parent.mkdir(parents=True)
     manifest.write_text(json.dumps({"layers": layers}))
-    (manifest.parent / "broken").write_text("{")
+    for number, text in enumerate(("{", "[]", "[" * 10000, json.dumps({"layers": [layers[1] | {"digest": 1}]}))):
+        (manifest.parent / f"broken {number}").write_text(text)
     paths = {
         ("nbllm", "mine"): put(home / ".local/share/nbllm/models/mine.gguf"),
         ("GPT4All", "theirs"): put(home / ".local/share/nomic.ai/GPT4All/theirs.gguf"),
