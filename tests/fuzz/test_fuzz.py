@@ -69,7 +69,7 @@ def test_any_damages_one_after_the_other_are_one_line_at_most(tmp_path_factory, 
         damage(random.Random(data.draw(st.integers(0, 10**6))), parts[0], None)
     aimed = data.draw(st.sampled_from(AIMED))
     if parts[0] == seeds()[name][0]:
-        aimed(random.Random(data.draw(st.integers(0, 10**6))), parts[0], fields(name, 0))
+        aimed(random.Random(data.draw(st.integers(0, 10**6))), parts[0], fields(bytes(parts[0])))
     folder = tmp_path_factory.mktemp("any")
     for path, raw in zip(names(name), parts, strict=True):
         (folder / path).write_bytes(raw)
