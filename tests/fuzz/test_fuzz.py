@@ -26,6 +26,7 @@ no silent accept.
 """
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -104,3 +105,42 @@ def test_hyper_parameters_of_a_wrong_kind_are_refused_by_their_name(tmp_path, va
             nbllm.load(path, threads=1)
         told = "architecture" if key == "general.architecture" else "scaling" if "scaling" in key else key
         assert told in str(caught.value) and "\n" not in str(caught.value), key
+        at = path.read_bytes().find(key.encode()) + len(key) + 4  # behind the type
+        assert f" (at byte {at})" in str(caught.value), key
+
+
+ALL_ONES = [(name, field) for name in ("gguf1", "gguf2", "gguf3", "Q4_1") for field in fields(seeds()[name][0])[0]
+            if field.kind is None and field.what not in ("shape", "length of a string")]  # fmt: skip
+
+
+def refusal(path, raw):
+    path.write_bytes(raw)
+    with pytest.raises(ModelFileError) as caught:
+        open_model(path)
+    return str(caught.value)
+
+
+def test_a_field_that_is_wrong_is_named_with_its_value_and_the_byte_where_it_is(tmp_path):
+    assert len(ALL_ONES) > 400
+    for name, field in ALL_ONES:
+        raw = bytearray(seeds()[name][0])
+        raw[field.at : field.at + field.width] = b"\xff" * field.width
+        told, value = refusal(tmp_path / "m.gguf", raw), 256**field.width - 1
+        assert f" {value}" in told and f" (at byte {field.at}): " in told, (name, field, told)
+
+
+def test_every_refusal_of_a_container_says_at_which_byte(tmp_path):
+    """But for those of a file as a whole."""
+    whole, told = ("is not a model file but", "fewer than the 24", "is not beside it"), []
+    for number in range(1500):
+        damaged = case(number)
+        for name, raw in zip(names(damaged.seed), damaged.parts, strict=True):
+            (tmp_path / name).write_bytes(raw)
+        try:
+            with open_model(tmp_path / names(damaged.seed)[0]):
+                pass
+        except ModelFileError as error:
+            told.append(str(error))
+    assert len(told) > 500
+    told = [line for line in told if not any(map(line.count, whole))]
+    assert [line for line in told if not re.search(r" \(at byte \d+\): ", line)] == []
