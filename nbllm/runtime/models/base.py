@@ -37,9 +37,9 @@ class Source:
                 "nbllm cannot run this file."
             )
         if not low <= value <= high:
+            at = where(self.metadata, key) if key in self.metadata else ", by what else the file says"
             raise ModelFileError(
-                f"{key!r} is {value}{where(self.metadata, key)}, outside of {low} to {high}: the file is damaged, or "
-                "not supported."
+                f"{key!r} is {value}{at}, outside of {low} to {high}: the file is damaged, or not supported."
             )
         return kind(value)
 

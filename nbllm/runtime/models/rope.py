@@ -45,9 +45,10 @@ class Rope:
         for key, factors in self.factors.items():
             if not (np.isfinite(factors) & (factors > 0)).all():
                 worst = factors[np.argmin(np.where(np.isfinite(factors), factors, -np.inf))]
+                at = file.tensors[names[key]].offset
                 raise ModelFileError(
-                    f"tensor {names[key]!r} has the value {worst}, and angles are divided by it: it must be above "
-                    "0 and finite; the file is damaged, fetch it again."
+                    f"tensor {names[key]!r} (from byte {at}) has the value {worst}, and angles are divided by it: it "
+                    "must be above 0 and finite; the file is damaged, fetch it again."
                 )
         if len(self.factors.keys() & {"long", "short"}) == 1:
             raise ModelFileError("of the long and the short factors of rope the file has one only; fetch it again.")
