@@ -1,5 +1,6 @@
 """Searches for inputs that reach code which none has reached before, and so for one that something is wrong with:
-`python guided.py [--target NAME] [--hours N] FOLDER`.
+`python guided.py [--target NAME] [--hours N] FOLDER`; or tells what comes of an input that was saved:
+`python guided.py --target NAME --again FILE`.
 
 Atheris (https://github.com/google/atheris), which is libFuzzer for Python, chooses among what was found, and mutates it
 together with `targets.py`. It runs in a process of its own, which may die: that is a finding, too, and another one goes
@@ -28,46 +29,61 @@ LONGEST = 3 << 20  # bytes of an input
 SILENCE = 120  # seconds for one input, after which libFuzzer ends the process
 TOLD = re.compile(r"#(\d+)\s.*cov: (\d+) .*corp: (\d+)/")  # as libFuzzer says how far it is
 WRONG, BRANCHES = "finding: ", "branches: "  # how the process begins a line of its own
+PULSE = 60  # seconds between two lines of progress
 LAST = 15  # lines that are shown of a process that died
 
 
 def search(name, seconds, folder):
     """Search for so many seconds, and tell what came of it; whether something is wrong."""
-    place, end = folder / name, time.monotonic() + seconds
-    findings, inputs, reached, counters, kept = [], 0, 0, 0, 0
+    place, begun = folder / name, time.monotonic()
+    findings, inputs, done, reached, branches, kept, shown = [], 0, 0, 0, 0, 0, begun
+
+    def tell(*more):
+        print(f"{name}: {inputs + done:,} inputs in {time.monotonic() - begun:.0f} s, {kept:,} of them kept, which "
+              f"reach {reached:,} of {branches:,} branches", *more, flush=True)  # fmt: skip
+
+    def find(what, *lines):
+        findings.append(what)
+        print(what, *lines, sep="\n", flush=True)
+
     (place / "inputs").mkdir(parents=True, exist_ok=True)
+    scratch = tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True)
     try:
-        while (left := end - time.monotonic()) >= 1:
-            process, done, lines = _start(name, left, place), 0, []
+        while (left := begun + seconds - time.monotonic()) >= 1:
+            process, lines = _start(name, left, place, scratch.name), []
             for line in process.stderr:
-                lines = [*lines[-LAST:], line]
+                lines = [*lines[-LAST:], line.rstrip()]
                 if told := TOLD.search(line):
                     done, cover, kept = map(int, told.groups())
                     reached = max(reached, cover)
                 elif line.startswith(BRANCHES):
-                    counters = int(line.removeprefix(BRANCHES))
+                    branches = int(line.removeprefix(BRANCHES))
                 elif line.startswith(WRONG):
-                    findings.append(line.removeprefix(WRONG).strip())
-                    print(findings[-1], flush=True)
-            inputs += done
+                    find(line.removeprefix(WRONG).strip())
+                if time.monotonic() - shown > PULSE:
+                    shown = time.monotonic()
+                    tell()
             if process.wait():
-                findings.append(f"the process ended with {process.returncode}; what it had is saved in {place}")
-                print(findings[-1], *lines, sep="\n", flush=True)
-    except KeyboardInterrupt:  # what was found until then is reported
-        inputs += done
-    print(f"{name}: {inputs:,} inputs, {kept:,} of them kept, which reach {reached:,} of {counters:,} branches; "
-          f"{len(findings):,} findings", flush=True)  # fmt: skip
+                find(f"the process ended with {process.returncode}; what it had is saved in {place}", *lines)
+            if not done:  # the next one would do no better
+                break
+            inputs, done = inputs + done, 0
+    except KeyboardInterrupt:  # the process gets it, too; what was found until then is reported
+        process.wait()
+    scratch.cleanup()
+    tell(f"\n{name}: {len(findings):,} findings")
     return bool(findings)
 
 
-def _start(name, seconds, place):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])}
+def _start(name, seconds, place, scratch):
+    path = os.pathsep.join([str(TESTS), *filter(None, sys.path)])
+    environment = os.environ | {"PYTHONPATH": path, "TMPDIR": scratch, "OMP_NUM_THREADS": "1"}
     program = [sys.executable, __file__, "--target", name, "--hours", str(seconds / 3600), "--inside", str(place)]
-    return subprocess.Popen(program, stderr=subprocess.PIPE, env=environment | {"OMP_NUM_THREADS": "1"}, text=True)
+    return subprocess.Popen(program, stderr=subprocess.PIPE, env=environment, text=True)
 
 
 def inside(name, seconds, place):
-    """What the process does. Never returns."""
+    """What the process does; where `place` is a file, it only tells what comes of that one."""
     import atheris
 
     with atheris.instrument_imports(include=COVERED[name]):
@@ -75,7 +91,7 @@ def inside(name, seconds, place):
         from fuzz.targets import TARGETS
     print(f"{BRANCHES}{atheris._reserve_counter()}", file=sys.stderr)
     target, seen = TARGETS[name], set()
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    folder = Path(tempfile.mkdtemp())
 
     def once(raw):
         begun = time.process_time()
@@ -93,6 +109,9 @@ def inside(name, seconds, place):
         draw = random.Random(seed)
         return target.damage(draw, raw, lambda part: atheris.Mutate(part, longest))[:longest]
 
+    if place.is_file():
+        bound()
+        return print(outcome(target.use, folder, place.read_bytes()))
     for raw in target.seeds(folder):
         (place / "inputs" / hashlib.sha256(raw).hexdigest()[:20]).write_bytes(raw)
     bound()
@@ -107,9 +126,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--target", choices=COVERED, action="append", help="again for several; all by default")
     parser.add_argument("--hours", type=float, default=0.5, help="for each target")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--again", "--inside", action="store_true", help="tell what comes of one file")
     parser.add_argument("folder", type=Path)
     given = parser.parse_args()
-    if given.inside:
-        inside(given.target[0], 3600 * given.hours, given.folder)
+    if given.again:
+        sys.exit(inside(given.target[0], 3600 * given.hours, given.folder))
     sys.exit(any([search(name, 3600 * given.hours, given.folder) for name in given.target or COVERED]))
