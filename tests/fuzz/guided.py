@@ -25,7 +25,7 @@ if __name__ == "__main__":
 COVERED = {  # target -> the packages whose branches are counted
     "model": ["nbllm"], "conversation": ["nbllm"], "template": ["nbllm", "jinja2"], "packed": ["nbllm"],
 }  # fmt: skip
-LONGEST = 3 << 20  # bytes of an input
+LONGEST = 5 << 20  # bytes of an input
 SILENCE = 120  # seconds for one input, after which libFuzzer ends the process
 TOLD = re.compile(r"#(\d+)\s.*cov: (\d+) .*corp: (\d+)/")  # as libFuzzer says how far it is
 WRONG, BRANCHES = "finding: ", "branches: "  # how the process begins a line of its own

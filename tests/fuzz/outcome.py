@@ -16,6 +16,7 @@ from nbllm.runtime.weights import packed_cache
 SECONDS = 2  # of the processor, for one input
 FREE = 256 << 20  # bytes, what the model is told that is free
 MEMORY = 768 << 20  # bytes that the process may map more than it has when it begins
+TEXT = "Hello  the moon, 月は存在する。\n\n\t12345 <|im_end|> ééé \U0001f600 \ud800" + " ab" * 100 + "ab" * 100
 
 
 def outcome(use, *given):
@@ -38,6 +39,7 @@ def outcome(use, *given):
 def model(path):
     """Open a model file, through to a step of the engine; why it ended."""
     with nbllm.load(path, threads=1, progress=lambda done, total: None) as model:
+        model.detokenize(model.tokenize(TEXT))
         prompt = list(range(min(4, model.tokenizer.vocab_size, model.context - 1)))
         done = list(model.generate(prompt, temperature=0, max_tokens=3))[-1]
         assert np.isfinite(model.logits(prompt)).all(), "logits are not finite, and that was not said"

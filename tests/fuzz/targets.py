@@ -15,6 +15,7 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 
+import architectures
 import tiny_gguf
 from fuzz import outcome
 from fuzz.damage import damaged
@@ -33,27 +34,20 @@ MARK = b"\n--- another file ---\n"
 
 @dataclass(frozen=True)
 class Target:
-    """
-    Attributes
-    ----------
-    seeds : callable
-        Makes what to begin with, in a folder: list of bytes.
-    damage : callable
-        (draw, raw, mutate) -> bytes; `mutate` is what the fuzzer itself would do to bytes.
-    use : callable
-        (folder, raw) -> what came of it; an error that is no NbLLMError is a finding.
-    """
-
-    seeds: Callable
-    damage: Callable
-    use: Callable
+    seeds: Callable  # folder -> what to begin with: list of bytes
+    damage: Callable  # draw, raw, mutate -> bytes; `mutate` is what the fuzzer itself would do to bytes
+    use: Callable  # folder, raw -> what came of it; an error that is no NbLLMError is a finding
 
 
 # Models
 
 
 def _models(folder):
-    return [MARK.join(parts) for parts in seeds().values()]
+    """Those that `case` damages, and all other architectures, and an alignment of its own."""
+    others = [architectures.write(model, folder / "m.gguf").read_bytes() for model in architectures.MODELS.values()]
+    metadata, tensors = tiny_gguf.llama(layers=1)
+    aligned = tiny_gguf.gguf_bytes(metadata | {"general.alignment": 64}, tensors)
+    return [MARK.join(parts) for parts in seeds().values()] + others + [aligned]
 
 
 def _damage_model(draw, raw, mutate):
@@ -113,11 +107,8 @@ def _sealed(head, body):
 
 
 def _use_conversation(folder, raw):
-    told, *cached = raw.split(MARK)[:2]
-    path = _put(folder, {"talk.jsonl": told})
-    kept.beside(path).unlink(missing_ok=True)
-    if cached:
-        kept.beside(path).write_bytes(cached[0])
+    kept.beside(folder / "talk.jsonl").unlink(missing_ok=True)
+    path = _put(folder, dict(zip(("talk.jsonl", "talk.jsonl" + kept.ENDING), raw.split(MARK), strict=False)))
     one = Chat(_model(folder), temperature=0, max_tokens=2)
     with redirect_stderr(StringIO()) as notices:
         one.load(path)
