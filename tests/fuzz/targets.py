@@ -66,6 +66,10 @@ def _use_model(folder, raw):
 # Conversations, and the caches that are kept with them
 
 
+VALUES = ("null", "true", "-1", "1e999", "NaN", "9" * 30, "0.5", "[", "{}", '"', "\\ud800", "\\u0000", ",",
+          '"role": "system"', '"role": "user"', '"stats": {', '"reasoning_content": "x"', "\n", "\r\n", "\u2028", "<think>", "```")  # fmt: skip
+
+
 @cache
 def _model(folder):
     return nbllm.load(tiny_gguf.write_llama(folder / "tiny.gguf", context=256), threads=1)
@@ -89,10 +93,8 @@ def _damage_sealed(draw, raw, mutate):
     if draw.random() < 0.3:
         what = mutate(what) if draw.random() < 0.9 else b"[" * len(what)
     else:
-        body = damaged(draw, body) if draw.random() < 0.3 else mutate(body)
-    if draw.random() < 0.8:
-        what = _sealed(what, body)
-    parts[i] = what + body
+        body = draw.choice((damaged(draw, body), mutate(body), _spliced(draw, body, VALUES)))
+    parts[i] = (_sealed(what, body) if draw.random() < 0.8 else what) + body
     return MARK.join(parts)
 
 
@@ -143,11 +145,7 @@ def _templates(folder):
 
 
 def _damage_template(draw, raw, mutate):
-    if draw.random() < 0.4:
-        return mutate(raw)
-    start, end = sorted(draw.choices(range(len(raw) + 1), k=2))
-    new = draw.choice(SNIPPETS).encode() if draw.random() < 0.7 else raw[start:end]
-    return raw[:start] + new + raw[start if draw.random() < 0.8 else end :]
+    return mutate(raw) if draw.random() < 0.4 else _spliced(draw, raw, SNIPPETS)
 
 
 def _use_template(folder, raw):
@@ -175,6 +173,13 @@ def _use_packed(folder, raw):
     _put(place.parent, {place.name: raw})
     packed_cache.entries(place.parent)
     return outcome.model(path)
+
+
+def _spliced(draw, raw, words):
+    """With one of these words, or a part of itself, put in, mostly instead of nothing."""
+    start, end = sorted(draw.choices(range(len(raw) + 1), k=2))
+    new = draw.choice(words).encode() if draw.random() < 0.7 else raw[start:end]
+    return raw[:start] + new + raw[start if draw.random() < 0.8 else end :]
 
 
 def _put(folder, files):
