@@ -234,7 +234,8 @@ def read_key(metadata, name, kind, *default):
             return default[0]
         raise ModelFileError(f"{key} is missing; use another model file.")
     value = metadata[key]
-    if not isinstance(value, kind) or kind is list and not all(isinstance(text, str) for text in value):
+    wrong = not isinstance(value, kind) or kind is int and isinstance(value, bool)
+    if wrong or kind is list and not all(isinstance(text, str) for text in value):
         kinds = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
         raise ModelFileError(
             f"{key} is {short(value)}{where(metadata, key)}, of type {type(value).__name__}, not {kinds}; use another "
