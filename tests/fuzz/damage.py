@@ -141,7 +141,7 @@ def case(number):
 def damaged(draw, raw):
     """A file, which may be damaged already, damaged once more: bytes."""
     raw, known = bytearray(raw), fields(bytes(raw))
-    draw.choice(AIMED if draw.random() < 0.8 else BLIND)(draw, raw, known)
+    draw.choice((*AIMED, _replace_any) if draw.random() < 0.8 else BLIND)(draw, raw, known)
     return bytes(raw)
 
 
@@ -180,13 +180,29 @@ def _replace_value(draw, raw, known):
     if not places or raw[4] == 1:
         return _set_field(draw, raw, known)
     kind, value = draw.choice(places)
-    new = draw.choice((
+    raw[kind.at : value.at + value.width] = new = _value(draw)
+    return f"value at {kind.at} becomes {new[:24]!r}", False
+
+
+def _value(draw):
+    """A GGUF value that is seldom what is wanted, with its type before it."""
+    return draw.choice((
         struct.pack("<IQ", 8, 3) + b"abc", struct.pack("<IIQ", 9, 4, 0), struct.pack("<IIQ2I", 9, 4, 2, 1, 2),
         struct.pack("<IIQQ", 9, 8, 1, 1) + b"a", struct.pack("<If", 6, draw.choice(FLOATS)),
         struct.pack("<I?", 7, True), struct.pack("<Id", 12, draw.choice(FLOATS)),
         struct.pack("<IQ", 10, draw.choice(EXTREMES)),
     ))  # fmt: skip
-    raw[kind.at : value.at + value.width] = new
+
+
+def _replace_any(draw, raw, known):
+    """The same of a text or an array, too."""
+    kinds = [field for field in known[0] if field.what == "value type"]
+    ends = [field.at for field in known[0] if field.what in ("length of a key", "length of a name")]
+    if not kinds or raw[4] == 1:
+        return _set_field(draw, raw, known)
+    kind = draw.choice(kinds)
+    end = min((at for at in ends if at > kind.at), default=len(raw))
+    raw[kind.at : end] = new = _value(draw)
     return f"value at {kind.at} becomes {new[:24]!r}", False
 
 

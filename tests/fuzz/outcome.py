@@ -9,6 +9,8 @@ import numpy as np
 import psutil
 
 import nbllm.model
+from nbllm.catalogue import listing
+from nbllm.catalogue.places import Found
 from nbllm.errors import NbLLMError
 from nbllm.runtime.memory import Memory
 from nbllm.runtime.weights import packed_cache
@@ -36,14 +38,15 @@ def outcome(use, *given):
         return f"wrong: {type(error).__name__} in {place}: {' '.join(str(error).split())[:200]}"
 
 
-def model(path):
-    """Open a model file, through to a step of the engine; why it ended."""
+def model(path, **asked):
+    """List a model file, and open it, through to a step of the engine and a reply of what is asked; why it ended."""
+    listing._found(Found(path.stem, path, path.stat().st_size), Memory(FREE, FREE), None)
     with nbllm.load(path, threads=1, progress=lambda done, total: None) as model:
         model.detokenize(model.tokenize(TEXT))
         prompt = list(range(min(4, model.tokenizer.vocab_size, model.context - 1)))
         done = list(model.generate(prompt, temperature=0, max_tokens=3))[-1]
         assert np.isfinite(model.logits(prompt)).all(), "logits are not finite, and that was not said"
-        nbllm.Chat(model, max_tokens=2)("hello the moon")  # with the file's template
+        nbllm.Chat(model, max_tokens=2)("hello the moon", **asked)  # with the file's template
         return done.finish_reason
 
 
