@@ -50,7 +50,7 @@ class Case:
     wrong: bool
 
 
-@lru_cache(64)
+@lru_cache(32)
 def fields(raw):
     """The fields of a file: list of Field; and where its tensors' bytes begin, as near as matters here.
 

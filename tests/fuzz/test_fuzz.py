@@ -27,11 +27,13 @@ no silent accept.
 
 import random
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
 import tiny_gguf
 from fuzz.damage import AIMED, BLIND, case, fields
+from fuzz.outcome import model, outcome
 from fuzz.run import run
 from fuzz.seeds import names, seeds
 from hypothesis import given, settings
@@ -107,6 +109,22 @@ def test_hyper_parameters_of_a_wrong_kind_are_refused_by_their_name(tmp_path, va
         assert told in str(caught.value) and "\n" not in str(caught.value), key
         at = path.read_bytes().find(key.encode()) + len(key) + 4  # behind the type
         assert f" (at byte {at})" in str(caught.value), key
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2", "llama", "bert", "gemma4"])
+def test_a_value_of_a_wrong_kind_is_at_most_refused_whatever_its_key(tmp_path, tokenizer):
+    metadata, tensors = tiny_gguf.llama(layers=1)
+    scores = np.arange(len(metadata["tokenizer.ggml.tokens"]), dtype=np.float32)
+    metadata |= {"tokenizer.ggml.model": tokenizer, "tokenizer.ggml.scores": scores, "general.size_label": "1B"}
+    more = ("add_space_prefix", "remove_extra_whitespaces", "eot_token_id", "padding_token_id")
+    counts, path = Counter(), tmp_path / "m.gguf"
+    for key in (*metadata, *(f"tokenizer.ggml.{name}" for name in more)):
+        for kind, value in WRONG_KINDS.items():
+            path.write_bytes(tiny_gguf.gguf_bytes(metadata | {key: value}, tensors))
+            told = outcome(model, path)
+            assert not told.startswith("wrong"), (key, kind, told)
+            counts[told.split(":")[0]] += 1
+    assert min(counts["ran"], counts["refused"]) > 20
 
 
 ALL_ONES = [(name, field) for name in ("gguf1", "gguf2", "gguf3", "Q4_1") for field in fields(seeds()[name][0])[0]
