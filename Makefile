@@ -4,6 +4,8 @@
 # make test-offline   the whole test suite where there is no network but this machine's own: Linux, with `unshare` and `ip`
 # make test-emulated   the kernels for processors that this one is not, on Debian; see CONTRIBUTING
 # make fuzz   opens CASES=100000 damaged model files, from case FIRST=0 on, and saves those that something is wrong with
+# make fuzz-guided   searches for HOURS=0.5 each among models, conversations, templates and packed weights (or TARGET=model)
+#             for what reaches new code, and saves what something is wrong with; Python 3.11 to 3.13
 # make test-sanitized   the kernels under AddressSanitizer and UndefinedBehaviorSanitizer; some minutes to compile
 # make test-valgrind   the portable kernels under Valgrind, on Debian: apt install valgrind
 # make test-long   loads, asks and closes a model 200 times
@@ -22,7 +24,8 @@ SANITIZED := portable,avx2,avx512vnni,neon,neondot
 
 export PATH := $(VENV)/bin:$(PATH)
 
-.PHONY: demo lab test test-offline test-emulated test-sanitized test-valgrind test-long fuzz soak bench damaged stopping peers clean
+.PHONY: demo lab test test-offline test-emulated test-sanitized test-valgrind test-long fuzz fuzz-guided soak
+.PHONY: bench damaged stopping peers clean
 .SECONDARY:
 
 # Notebooks and tests run in a folder from which `import nbllm` finds what is installed, not this folder's sources.
@@ -57,6 +60,9 @@ test-long: $(VENV)/installed-test
 
 fuzz: $(VENV)/installed-test
 	cd tests && python fuzz/run.py $(or $(CASES),100000) $(or $(FIRST),0) $(VENV)/fuzz
+
+fuzz-guided: $(VENV)/installed-test $(VENV)/installed-atheris
+	cd tests && python fuzz/guided.py --hours $(or $(HOURS),0.5) $(if $(TARGET),--target $(TARGET)) $(VENV)/fuzz
 
 soak: $(VENV)/installed-test
 	nbllm pull
@@ -97,6 +103,10 @@ $(VENV)/installed-ipykernel6: tests/requirements-ipykernel6.txt | $(VENV)/instal
 	$(VENV)/ipykernel6/bin/python -m pip install -r $<
 	python -c 'import sysconfig; print(*{sysconfig.get_path(name) for name in ("purelib", "platlib")}, sep="\n")' \
 	  > "$$($(VENV)/ipykernel6/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first.pth"
+	touch $@
+
+$(VENV)/installed-atheris: tests/requirements-atheris.txt | $(VENV)
+	python -m pip install -r $<
 	touch $@
 
 $(VENV)/arm64: | $(VENV)

@@ -74,7 +74,7 @@ def _found(found: Found, machine, in_use):
             metadata = gguf.metadata
         model = shape(metadata)
         needs += model.cache(2 * LEAST_CONTEXT) if model else 0
-        if metadata.get("general.architecture") not in ARCHITECTURES:
+        if _word(metadata.get("general.architecture")) not in ARCHITECTURES:
             trouble = "not run yet; "
     except NbLLMError:
         trouble = trouble or "not readable; "

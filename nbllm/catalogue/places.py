@@ -121,7 +121,8 @@ def _hub(home):
 def _ollama(folder):
     """Ollama keeps blobs by their checksum; a manifest for each name says which of them is the model."""
     for manifest in sorted(folder.glob("manifests/*/*/*/*")):
-        with suppress(OSError, ValueError, KeyError, TypeError):  # not a manifest as we know it
+        # not a manifest as we know it
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             for layer in json.loads(manifest.read_text(encoding="utf-8"))["layers"]:
                 if layer["mediaType"] == "application/vnd.ollama.image.model":
                     name = f"{manifest.parent.name}:{manifest.name}"

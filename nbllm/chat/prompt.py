@@ -38,7 +38,7 @@ class PromptEncoder:
         self._tokenizer = tokenizer
         self._ids = {tokenizer.decode([id]): id for id in sorted(tokenizer.special_ids)}  # text -> id
         self.notice, self.stop, self._template = None, (), template
-        if not template:
+        if template is None or isinstance(template, str) and not template:
             form = style(name, self._ids)
             self.notice = f"The model file has no chat template; the {form.name} form is used."
             self.stop, self._template = form.stop, form.template

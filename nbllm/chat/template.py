@@ -51,6 +51,8 @@ def render(template, messages, bos="", eos="", add_generation_prompt=True, speci
         "additional_special_tokens": list(specials),
     }
     try:
+        if not isinstance(template, str):
+            raise TypeError(f"it is no text but {type(template).__name__}")
         sandbox, program = _compiled(template)
         return sandbox.run(program, variables)
     except Refusal as refusal:

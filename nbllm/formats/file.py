@@ -56,6 +56,26 @@ class Tensor:
         return self._file.read(self.offset + start, self.offset + stop)
 
 
+class Metadata(dict):
+    """Metadata that knows where in the file each value is.
+
+    Attributes
+    ----------
+    places : dict of str to int
+        A key -> the byte at which its value begins, in the first part.
+    """
+
+    def __init__(self, values, places):
+        super().__init__(values)
+        self.places = places
+
+
+def where(metadata, key):
+    """Where the value of a key is, for a message: " (at byte 12)", or nothing if it is not known."""
+    at = getattr(metadata, "places", {}).get(key)
+    return "" if at is None else f" (at byte {at})"
+
+
 class ModelFile:
     """An open model file; `open_model` opens one. Use it as a context manager, or call `close()`.
 
@@ -72,7 +92,7 @@ class ModelFile:
         What kind of file it is, with its version: "GGUF 3".
     metadata : dict
         str, int, float and bool as such; arrays of strings as list of str (UTF-8, undecodable bytes as surrogate
-        escapes); other arrays as NumPy arrays.
+        escapes); other arrays as NumPy arrays. Metadata, where the container has values under keys.
     tensors : dict of str to Tensor
         In the order of the file.
     """
@@ -132,7 +152,9 @@ class File:
         self._file = open(file, "rb", buffering=0, closefd=False)
         self.size = os.fstat(file).st_size
         if self.size < SMALLEST:
-            raise ModelFileError(f"{self.path.name!r} has {self.size} bytes, fewer than any model file; {FETCH_AGAIN}.")
+            raise ModelFileError(
+                f"{self.path.name!r} has {self.size} bytes, fewer than the {SMALLEST} of any model file; {FETCH_AGAIN}."
+            )
 
     @property
     def data(self):
@@ -149,7 +171,11 @@ class File:
         except OSError as error:
             raise ModelFileError(f"{self.path.name!r} cannot be read: {error}.") from None
         if done < out.size:
-            raise ModelFileError(f"{self.path.name!r} was cut short while it was read; {FETCH_AGAIN}.")
+            at = start - self.start + done
+            raise ModelFileError(
+                f"{self.path.name!r} was cut short while it was read: it ends at byte {at}, not {self.size}; "
+                f"{FETCH_AGAIN}."
+            )
         return out
 
     def followed_by(self, paths):
@@ -219,13 +245,18 @@ class Cursor:
     def __init__(self, file, length):
         self.data, self.size, self.position, self.path = file.data, file.size, 0, file.path
         self.length = np.dtype(length)
+        self.begun = 0  # where that begins which was read last
+        self.places = {}  # what has a name -> where it begins
 
     def fail(self, what, advice=FETCH_AGAIN, at=None):
-        raise ModelFileError(f"{self.path.name!r}: {what} (near byte {self.position if at is None else at}): {advice}.")
+        """Refuse the file for what was read last, or for what begins at a byte or under a name."""
+        at = self.places.get(at, self.begun) if not isinstance(at, int) else at
+        raise ModelFileError(f"{self.path.name!r}: {what} (at byte {at}): {advice}.")
 
     def need(self, size, what):
         if size > self.size - self.position:
-            self.fail(f"{what} needs {size} bytes, the file has {self.size - self.position} more")
+            left = self.size - self.position
+            self.fail(f"{what} needs {size} bytes, the file has {left} more", at=self.position)
 
     def array(self, dtype, count, what):
         return np.frombuffer(self.take(count * dtype.itemsize, what), dtype).copy()  # (count,) dtype
@@ -235,9 +266,9 @@ class Cursor:
 
     def count(self, what, limit, smallest):
         """A number of things of at least `smallest` bytes each."""
-        count = self.integer(self.length, what)
-        if count > min(limit, (self.size - self.position) // smallest):
-            self.fail(f"{what} is {count}, more than {limit} or than the file has room for")
+        count, room = self.integer(self.length, what), (self.size - self.position) // smallest
+        if count > min(limit, room):
+            self.fail(f"{what} is {count}, the limit {limit}" + f", and the file has room for {room}" * (room < limit))
         return count
 
     def raw(self, what, limit):
@@ -249,16 +280,16 @@ class Cursor:
 
     def take(self, length, what):
         self.need(length, what)
-        start = self.position
+        self.begun = self.position
         self.position += length
-        return self.data[start : self.position]
+        return self.data[self.begun : self.position]
 
     def text(self, what, raw):
         """A name, which must be UTF-8 and not empty."""
         try:
             return raw.decode("utf-8") or self.fail(f"{what} is empty")
         except UnicodeDecodeError:
-            self.fail(f"{what} is not UTF-8")
+            self.fail(f"{what} is not UTF-8 but {short(raw)}")
 
 
 def short(value):

@@ -86,12 +86,13 @@ def _part(file):
         cursor.fail(
             f"n_embd is {numbers['n_embd']}, not n_head * n_rot = {numbers['n_head'] * numbers['n_rot']}",
             "the file is damaged, or of an architecture that nbllm cannot read; use a GGUF file",
+            "n_embd",
         )
     tokens, scores = vocabulary(cursor, numbers["n_vocab"], version is not None, EMBEDDING.encode())
     if len(tokens) == numbers["n_vocab"] - 1 and version is None:
         tokens, scores = [*tokens, b"<pad>"], [*scores, 0.0]  # left out of gpt4all-lora-quantized.bin
     if len(tokens) != numbers["n_vocab"]:
-        cursor.fail(f"n_vocab is {numbers['n_vocab']}, but there are {len(tokens)} tokens")
+        cursor.fail(f"n_vocab is {numbers['n_vocab']}, but there are {len(tokens)} tokens", at="n_vocab")
     if version is None and _is_stock(tokens):
         scores = _stock_scores(tokens)
     container, era = name if version is None else f"{name} {version}", versions[version]
@@ -103,7 +104,7 @@ def _part(file):
 def _count(part):
     """How many parts there are: as many as the embedding is cut into."""
     if EMBEDDING not in part.records:
-        part.cursor.fail(f"tensor {EMBEDDING!r} is missing")
+        part.cursor.fail(f"tensor {EMBEDDING!r} is missing", at=part.cursor.size)
     record, width = part.records[EMBEDDING], part.numbers["n_embd"]
     if width % record.shape[-1]:
         part.cursor.fail(

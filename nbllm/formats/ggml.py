@@ -124,6 +124,7 @@ def header(cursor, fields):
     for name in fields:
         low, high = SIZES[name]
         found[name] = cursor.integer("<i4", name)
+        cursor.places[name] = cursor.begun
         if not low <= found[name] <= high:
             cursor.fail(f"{name} is {found[name]}, outside of {low} to {high}")
     return found
@@ -140,8 +141,8 @@ def vocabulary(cursor, count, scores, first_tensor):
         Whether there are any; otherwise they are 0.
     """
     smallest = 8 if scores else 4
-    if count > (cursor.size - cursor.position) // smallest:
-        cursor.fail(f"n_vocab is {count}, more than the file has room for")
+    if count > (room := (cursor.size - cursor.position) // smallest):
+        cursor.fail(f"n_vocab is {count}, and the file has room for {room}", at="n_vocab")
     tokens, values = [], []
     for i in range(count):
         name_at = cursor.position + 20  # of a matrix' record: dimensions, length of the name, type, two sizes
@@ -169,12 +170,12 @@ def records(cursor, names, era, aligned):
     """
     found = {}
     while cursor.position < cursor.size:
-        what = f"the tensor record at byte {cursor.position}"
+        what, at = f"the tensor record at byte {cursor.position}", cursor.position
         n_dims, length, type_id = cursor.array(cursor.length, 3, what).tolist()
         if n_dims not in (1, 2):
             cursor.fail(f"{what} has {n_dims} dimensions, not 1 or 2")
         if length > MAX_NAME_BYTES:
-            cursor.fail(f"{what} has a name of {length} bytes, the limit is {MAX_NAME_BYTES}")
+            cursor.fail(f"{what} has a name of {length} bytes, the limit is {MAX_NAME_BYTES}", at=at + 4)
         shape = tuple(cursor.array(cursor.length, n_dims, what).tolist()[::-1])
         name = cursor.text(f"the name of {what}", cursor.take(length, what))
         if name not in names:
@@ -184,11 +185,12 @@ def records(cursor, names, era, aligned):
         kind = BLOCK_TYPES.get(type_id)
         if kind is None or kind.name not in era.types:
             known = ", ".join(kind.name for kind in BLOCK_TYPES.values() if kind.name in era.types)
-            cursor.fail(f"tensor {short(name)} has block type {type_id}, which is none of {known}")
+            cursor.fail(f"tensor {short(name)} has block type {type_id}, which is none of {known}", at=at + 8)
         if 0 in shape:
-            cursor.fail(f"tensor {short(name)} has a dimension of 0")
+            cursor.fail(f"tensor {short(name)} has a dimension of 0: {shape}", at=at + 12)
         if shape[-1] % kind.elements:
-            cursor.fail(f"tensor {short(name)} has rows of {shape[-1]}, no multiple of {kind.name}'s {kind.elements}")
+            multiple = f"no multiple of {kind.name}'s {kind.elements}"
+            cursor.fail(f"tensor {short(name)} has rows of {shape[-1]}, {multiple}", at=at + 12)
         nbytes = math.prod(shape) // kind.elements * era.stored(kind).itemsize
         if aligned:
             cursor.position += -cursor.position % ALIGNMENT
@@ -219,7 +221,7 @@ def joined(parts, names, sizes, columns=()):
     first, tensors = parts[0], {}
     for name, target in names.items():
         if target and name not in first.records:
-            first.cursor.fail(f"tensor {short(name)} is missing")
+            first.cursor.fail(f"tensor {short(name)} is missing", at=first.cursor.size)
     for part in parts[1:]:
         if part.head != first.head:
             part.cursor.fail(f"its header or vocabulary is not that of {first.file.path.name!r}", at=0)

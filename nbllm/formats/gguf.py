@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from .blocks import BLOCK_TYPES, OF_2023
-from .file import Cursor, ModelFile, Tensor, short
+from .file import Cursor, Metadata, ModelFile, Tensor, short
 
 VERSIONS = {1: "<u4", 2: "<u8", 3: "<u8"}  # version -> how counts, lengths and dimensions are stored
 DEFAULT_ALIGNMENT = 32
@@ -50,7 +50,7 @@ def read_gguf(file):
         _split(cursor, keys, "no", number, number)
         for name, tensor in more.items():
             if name in tensors:
-                cursor.fail(f"tensor {short(name)} is in an earlier part too")
+                cursor.fail(f"tensor {short(name)} is in an earlier part too", at=tensor.offset - other.start)
             tensors[name] = tensor
     _split(cursor, metadata, "tensors.count", len(tensors), len(tensors), len(tensors))
     return ModelFile(f"GGUF {version}, {count} parts", metadata, tensors, files)
@@ -64,12 +64,13 @@ def _part(file):
     width = cursor.length.itemsize
     n_tensors = cursor.count("the number of tensors", MAX_ENTRIES, smallest=width + 16)
     n_keys = cursor.count("the number of metadata keys", MAX_ENTRIES, smallest=width + 5)
-    metadata, types = {}, {}
+    metadata, types = Metadata({}, cursor.places), {}
     for _ in range(n_keys):
         key = cursor.text("a metadata key", cursor.raw("a metadata key", MAX_KEY_BYTES))
         if key in metadata:
             cursor.fail(f"metadata key {short(key)} is there twice")
         types[key] = cursor.integer("<u4", f"the type of {short(key)}")
+        cursor.places[key] = cursor.position
         metadata[key] = cursor.value(types[key], short(key))
     alignment = _alignment(cursor, metadata, types)
     return cursor, version, metadata, _tensors(cursor, n_tensors, alignment, file)
@@ -88,11 +89,12 @@ def _version(cursor):
 
 
 def _alignment(cursor, metadata, types):
-    alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-    if types.get("general.alignment", UINT32) != UINT32:
-        cursor.fail(f"general.alignment has value type {types['general.alignment']}, not {UINT32} (u32)")
+    key = "general.alignment"
+    alignment = metadata.get(key, DEFAULT_ALIGNMENT)
+    if types.get(key, UINT32) != UINT32:
+        cursor.fail(f"{key} has value type {types[key]}, not {UINT32} (u32)", at=key)
     if alignment.bit_count() != 1 or alignment > MAX_ALIGNMENT:
-        cursor.fail(f"general.alignment is {alignment}, not a power of two from 1 to {MAX_ALIGNMENT}")
+        cursor.fail(f"{key} is {alignment}, not a power of two from 1 to {MAX_ALIGNMENT}", at=key)
     return alignment
 
 
@@ -102,7 +104,7 @@ def _split(cursor, metadata, key, low, high, *default):
     value = metadata.get(key, *default)
     if type(value) is not int or not low <= value <= high:
         limits = low if low == high else f"a number from {low} to {high}"
-        cursor.fail(f"{key} is {value!r}, not {limits}", "put together the parts of one model, all of them")
+        cursor.fail(f"{key} is {value!r}, not {limits}", "put together the parts of one model, all of them", key)
     return value
 
 
@@ -114,10 +116,11 @@ def _other_parts(cursor, metadata, count):
         cursor.fail(
             f"split.count is {count}, and the file's name is not like it",
             f"rename its parts, the first to NAME-00001-of-{count:05d}.gguf",
+            "split.count",
         )
     paths = [path.with_name(f"{name[1]}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
     if metadata.get("split.no") != 0 or path != paths[0]:
-        cursor.fail(f"it is not the first of {count} parts", f"open {paths[0].name!r}")
+        cursor.fail(f"it is not the first of {count} parts", f"open {paths[0].name!r}", "split.no")
     return paths[1:]
 
 
@@ -137,7 +140,8 @@ def _tensors(cursor, n_tensors, alignment, file):
     for name, tensor in tensors.items():
         stop = start + tensor.offset + tensor.nbytes
         if stop > cursor.size:
-            cursor.fail(f"tensor {short(name)} ends at byte {stop}, the file at {cursor.size}")
+            begin = start + tensor.offset
+            cursor.fail(f"tensor {short(name)} ends at byte {stop}, the file at {cursor.size}", at=begin)
         tensors[name] = replace(tensor, offset=file.start + start + tensor.offset)
     return tensors
 
@@ -149,14 +153,16 @@ def _tensor(cursor, name, file):
     if not 1 <= n_dims <= MAX_DIMENSIONS:
         cursor.fail(f"tensor {shown} has {n_dims} dimensions, not 1 to {MAX_DIMENSIONS}")
     shape = tuple(cursor.array(cursor.length, n_dims, f"the shape of tensor {shown}").tolist()[::-1])
+    shape_at = cursor.begun
     if 0 in shape:
-        cursor.fail(f"tensor {shown} has a dimension of 0")
+        cursor.fail(f"tensor {shown} has a dimension of 0: {shape}")
     type_id = cursor.integer("<u4", f"the type of tensor {shown}")
     if type_id not in BLOCK_TYPES or type_id in OF_2023:
         cursor.fail(f"tensor {shown} has the unknown block type {type_id}", "use a file of another quantisation")
     kind = BLOCK_TYPES[type_id]
     if shape[-1] % kind.elements:
-        cursor.fail(f"tensor {shown} has rows of {shape[-1]}, no multiple of {kind.name}'s {kind.elements}")
+        multiple = f"no multiple of {kind.name}'s {kind.elements}"
+        cursor.fail(f"tensor {shown} has rows of {shape[-1]}, {multiple}", at=shape_at)
     offset = cursor.integer("<u8", f"the offset of tensor {shown}")
     return Tensor(name, shape, kind, offset, math.prod(shape) // kind.elements * kind.bytes, file)
 

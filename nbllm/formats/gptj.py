@@ -50,14 +50,16 @@ def read_gptj(file):
     numbers = header(cursor, FIELDS)
     n_vocab, width, heads, rotated = (numbers[name] for name in ("n_vocab", "n_embd", "n_head", "n_rot"))
     if width % heads or rotated > width // heads:
-        cursor.fail(f"n_embd, n_head and n_rot are {width}, {heads} and {rotated}, which do not fit each other")
+        values = f"{width}, {heads} and {rotated}"
+        cursor.fail(f"n_embd, n_head and n_rot are {values}, which do not fit each other", at="n_embd")
     version, ftype = divmod(numbers["ftype"], 1000)
     if version >= len(ERAS):
-        cursor.fail(f"ftype is {numbers['ftype']}, its quantisation version {version}, not 0 to {len(ERAS) - 1}")
+        what = f"ftype is {numbers['ftype']}, its quantisation version {version}, not 0 to {len(ERAS) - 1}"
+        cursor.fail(what, at="ftype")
     cursor.take(4, "n_vocab, a second time")
     tokens, scores = vocabulary(cursor, n_vocab, False, EMBEDDING.encode())
     if len(tokens) != n_vocab:
-        cursor.fail(f"n_vocab is {n_vocab}, but there are {len(tokens)} tokens")
+        cursor.fail(f"n_vocab is {n_vocab}, but there are {len(tokens)} tokens", at="n_vocab")
     head, era = cursor.data[: cursor.position], ERAS[version]
     names = TENSORS | {
         f"transformer.h.{i}.{name}": (f"blk.{i}.{target}", letters)

@@ -82,6 +82,7 @@ def shape(metadata: dict) -> Shape | None:
     heads = _number(metadata, "attention.head_count")
     if not layers or not width or not heads:
         return None
+    tokens = metadata.get("tokenizer.ggml.tokens")
     hidden = _number(metadata, "feed_forward_length", 4 * width)
     used, experts = _number(metadata, "expert_used_count"), 0
     if used:
@@ -95,7 +96,7 @@ def shape(metadata: dict) -> Shape | None:
         heads,
         width,
         hidden,
-        len(metadata.get("tokenizer.ggml.tokens", ())),
+        len(tokens) if isinstance(tokens, list) else 0,
         experts,
     )
 

@@ -213,9 +213,11 @@ def _read_header(file):
     """dict: what `_header` wrote; empty if that is not there, or the file is not as long as it says."""
     try:
         header = json.loads(file.read(HEADER))
-    except ValueError:  # also of bytes that are not UTF-8
+    except (ValueError, RecursionError):  # also of bytes that are not UTF-8, and of lists in lists
         return {}
-    if not isinstance(header, dict) or header.get("format") != FORMAT or not isinstance(header.get("size"), int):
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        return {}
+    if not isinstance(header.get("size"), int) or not isinstance(header.get("model"), str):
         return {}
     return header if os.fstat(file.fileno()).st_size == HEADER + header["size"] else {}
 

@@ -1,6 +1,7 @@
 """Tokenizers: text <-> token ids, from a model file's metadata. Refuses to know files, networks and conversations."""
 
 from ..errors import ModelFileError
+from ..formats.file import where
 from .base import StreamDecoder, Tokenizer, read_key
 from .bpe import BPE
 from .spm import SPM, SpacedBPE
@@ -32,6 +33,7 @@ def load_tokenizer(metadata):
     if model not in MODELS:
         known = ", ".join(MODELS)
         raise ModelFileError(
-            f"tokenizer.ggml.model is {model[:80]!r}, which is not supported; use a model file with one of {known}."
+            f"tokenizer.ggml.model is {model[:80]!r}{where(metadata, 'tokenizer.ggml.model')}, which is not supported; "
+            f"use a model file with one of {known}."
         )
     return MODELS[model](metadata)

@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from ..errors import ModelFileError, OptionError
+from ..formats.file import short, where
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # of tokenizer.ggml.token_type
 
@@ -191,7 +192,8 @@ class Tokenizer:
         wanted = read_key(metadata, "add_bos_token", (bool, int), None)
         if wanted and self.bos_id is None:
             raise ModelFileError(
-                "tokenizer.ggml.add_bos_token is true, but there is no bos_token_id; use another model file."
+                f"tokenizer.ggml.add_bos_token is true{where(metadata, 'tokenizer.ggml.add_bos_token')}, but there is "
+                "no bos_token_id; use another model file."
             )
         return bool(default if wanted is None else wanted) and self.bos_id is not None
 
@@ -200,8 +202,8 @@ class Tokenizer:
         id = read_key(metadata, name, int, default if default is None or default < self.vocab_size else None)
         if id is not None and not 0 <= id < self.vocab_size:
             raise ModelFileError(
-                f"tokenizer.ggml.{name} is {id}, but the vocabulary has {self.vocab_size} tokens; "
-                "use another model file."
+                f"tokenizer.ggml.{name} is {id}{where(metadata, f'tokenizer.ggml.{name}')}, but the vocabulary has "
+                f"{self.vocab_size} tokens; use another model file."
             )
         return id
 
@@ -232,8 +234,13 @@ def read_key(metadata, name, kind, *default):
             return default[0]
         raise ModelFileError(f"{key} is missing; use another model file.")
     value = metadata[key]
-    if not isinstance(value, kind) or kind is list and not all(isinstance(text, str) for text in value):
-        raise ModelFileError(f"{key} is of type {type(value).__name__}, which it cannot be; use another model file.")
+    wrong = not isinstance(value, kind) or kind is int and isinstance(value, bool)
+    if wrong or kind is list and not all(isinstance(text, str) for text in value):
+        kinds = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        raise ModelFileError(
+            f"{key} is {short(value)}{where(metadata, key)}, of type {type(value).__name__}, not {kinds}; use another "
+            "model file."
+        )
     return value
 
 
@@ -247,7 +254,7 @@ def _token_types(metadata, vocab_size):
     types = read_key(metadata, "token_type", np.ndarray, np.full(vocab_size, NORMAL))
     if len(types) != vocab_size or types.dtype.kind not in "iu":
         raise ModelFileError(
-            f"tokenizer.ggml.token_type has {len(types)} entries of {types.dtype}, not {vocab_size} integers, one for "
-            "each token; use another model file."
+            f"tokenizer.ggml.token_type{where(metadata, 'tokenizer.ggml.token_type')} has {len(types)} entries of "
+            f"{types.dtype}, not {vocab_size} integers, one for each token; use another model file."
         )
     return types.astype(np.int64)

@@ -10,6 +10,7 @@ from operator import add
 import numpy as np
 
 from ..errors import ModelFileError
+from ..formats.file import where
 from .base import BYTE, CACHED_LENGTH, Tokenizer, merge_ranks, read_key, remembering
 from .merge import NEVER, cut, merge
 
@@ -78,8 +79,8 @@ class SPM(Tokenizer):
         scores = read_key(metadata, "scores", np.ndarray)
         if len(scores) != self.vocab_size or scores.dtype.kind not in "iuf":
             raise ModelFileError(
-                f"tokenizer.ggml.scores has {len(scores)} entries of {scores.dtype}, not {self.vocab_size} numbers, "
-                "one for each token; use another model file."
+                f"tokenizer.ggml.scores{where(metadata, 'tokenizer.ggml.scores')} has {len(scores)} entries of "
+                f"{scores.dtype}, not {self.vocab_size} numbers, one for each token; use another model file."
             )
         by_id = [*(-scores.astype(np.float64)).tolist(), NEVER]  # (vocab_size + 1,) lowest is best
         for id in self.special_ids:

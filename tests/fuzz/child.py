@@ -7,62 +7,19 @@ which case.
 """
 
 import os
-import resource
 import signal
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 
 from fuzz.damage import case
+from fuzz.outcome import SECONDS, bound, model, outcome
 from fuzz.seeds import names
-
-import numpy as np
-import psutil
-
-import nbllm.model
-from nbllm.errors import NbLLMError
-from nbllm.runtime.memory import Memory
-from nbllm.runtime.weights import packed_cache
-
-SECONDS = 2  # of the processor, for one case
-FREE = 256 << 20  # bytes, what the model is told that is free
-MEMORY = 768 << 20  # bytes that the process may map more than it has when it begins
-
-
-def outcome(path):
-    """What comes of a model file, in words: "refused: ..." by one line, "ran", or else what is wrong."""
-    try:
-        with nbllm.load(path, threads=1, progress=lambda done, total: None) as model:
-            prompt = list(range(min(4, model.tokenizer.vocab_size, model.context - 1)))
-            done = list(model.generate(prompt, temperature=0, max_tokens=3))[-1]
-            if not np.isfinite(model.logits(prompt)).all():
-                return "wrong: logits are not finite, and that was not said"
-            nbllm.Chat(model, max_tokens=2)("hello the moon")  # with the file's template
-            return f"ran: {done.finish_reason}"
-    except NbLLMError as error:
-        text = str(error)
-        return (
-            f"refused: {text}"
-            if "\n" not in text and 20 < len(text) < 1200
-            else f"wrong: a message like {text[:300]!r}"
-        )
-    except Exception as error:
-        where = error.__traceback__
-        while where.tb_next:
-            where = where.tb_next
-        place = f"{Path(where.tb_frame.f_code.co_filename).name}:{where.tb_lineno}"
-        return f"wrong: {type(error).__name__} in {place}: {' '.join(str(error).split())[:200]}"
 
 
 def main():
-    warnings.simplefilter("error")
-    nbllm.model.memory = lambda: Memory(FREE, FREE)
-    packed_cache.folder = lambda: None
     case(0)  # makes the seeds
-    mapped = psutil.Process().memory_info().vms
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY,) * 2)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    bound()
     with tempfile.TemporaryDirectory(dir=sys.argv[1]) as folder:
         for line in sys.stdin:
             damaged = case(int(line))
@@ -71,7 +28,7 @@ def main():
                 path.unlink(missing_ok=True)
                 path.write_bytes(raw)
             signal.setitimer(signal.ITIMER_PROF, SECONDS)  # its signal ends the process
-            told = outcome(paths[0])
+            told = outcome(model, paths[0])
             signal.setitimer(signal.ITIMER_PROF, 0)
             if damaged.wrong and told.startswith("ran"):
                 told = "wrong: accepted, though " + damaged.story[0]

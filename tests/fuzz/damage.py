@@ -8,7 +8,7 @@ case can be made again from it.
 import random
 import struct
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from fuzz.seeds import seeds
 
@@ -50,21 +50,29 @@ class Case:
     wrong: bool
 
 
-@cache
-def fields(seed, part):
-    """The fields of a file before it is damaged: list of Field; and where its tensors' bytes begin,
-    as near as matters here."""
-    raw = seeds()[seed][part]
-    return _gguf_fields(raw) if raw[:4] == b"GGUF" else _old_fields(raw)
+@lru_cache(32)
+def fields(raw):
+    """The fields of a file: list of Field; and where its tensors' bytes begin, as near as matters here.
+
+    Of one that is damaged, as far as it makes sense.
+    """
+    if raw[:4] != b"GGUF":
+        return _old_fields(raw)
+    found = [Field("version", 4, 4)]
+    try:
+        return found, _gguf_fields(raw, found)
+    except (EOFError, KeyError):
+        return found, found[-1].at + found[-1].width
 
 
-def _gguf_fields(raw):
-    found, at = [Field("version", 4, 4)], 8
-    version = struct.unpack_from("<I", raw, 4)[0]
-    wide = 4 if version == 1 else 8
+def _gguf_fields(raw, found):
+    """Adds to `found` what is found; returns where the tensors' bytes begin."""
+    at, wide = 8, 4 if raw[4:8] == struct.pack("<I", 1) else 8
 
     def number(what, width, kind=None):
         nonlocal at
+        if at + width > len(raw):
+            raise EOFError
         found.append(Field(what, at, width, kind))
         at += width
         return int.from_bytes(raw[at - width : at], "little")
@@ -93,7 +101,7 @@ def _gguf_fields(raw):
             number("shape", wide)
         number("block type", 4)
         number("offset", 8)
-    return found, at
+    return at
 
 
 def _old_fields(raw):
@@ -121,13 +129,20 @@ def case(number):
     for _ in range(draw.choice((1, 1, 1, 1, 2, 4))):
         i = draw.randrange(len(parts))
         before = bytes(parts[i])
-        known = fields(seed, i) if before == seeds()[seed][i] else None
+        known = fields(before) if before == seeds()[seed][i] else None
         told, contradicts = (draw.choice(AIMED) if known and draw.random() < 0.8 else draw.choice(BLIND))(
             draw, parts[i], known
         )
         wrong = contradicts and bytes(parts[i]) != before if not story else False  # two changes may undo each other
         story.append(f"{told}" + (f" of part {i}" if len(parts) > 1 else ""))
     return Case(seed, [bytes(part) for part in parts], story, wrong)
+
+
+def damaged(draw, raw):
+    """A file, which may be damaged already, damaged once more: bytes."""
+    raw, known = bytearray(raw), fields(bytes(raw))
+    draw.choice((*AIMED, _replace_any) if draw.random() < 0.8 else BLIND)(draw, raw, known)
+    return bytes(raw)
 
 
 # Each damages a bytearray, and returns what was done and whether the file now contradicts itself.
@@ -165,13 +180,29 @@ def _replace_value(draw, raw, known):
     if not places or raw[4] == 1:
         return _set_field(draw, raw, known)
     kind, value = draw.choice(places)
-    new = draw.choice((
+    raw[kind.at : value.at + value.width] = new = _value(draw)
+    return f"value at {kind.at} becomes {new[:24]!r}", False
+
+
+def _value(draw):
+    """A GGUF value that is seldom what is wanted, with its type before it."""
+    return draw.choice((
         struct.pack("<IQ", 8, 3) + b"abc", struct.pack("<IIQ", 9, 4, 0), struct.pack("<IIQ2I", 9, 4, 2, 1, 2),
         struct.pack("<IIQQ", 9, 8, 1, 1) + b"a", struct.pack("<If", 6, draw.choice(FLOATS)),
         struct.pack("<I?", 7, True), struct.pack("<Id", 12, draw.choice(FLOATS)),
         struct.pack("<IQ", 10, draw.choice(EXTREMES)),
     ))  # fmt: skip
-    raw[kind.at : value.at + value.width] = new
+
+
+def _replace_any(draw, raw, known):
+    """The same of a text or an array, too."""
+    kinds = [field for field in known[0] if field.what == "value type"]
+    ends = [field.at for field in known[0] if field.what in ("length of a key", "length of a name")]
+    if not kinds or raw[4] == 1:
+        return _set_field(draw, raw, known)
+    kind = draw.choice(kinds)
+    end = min((at for at in ends if at > kind.at), default=len(raw))
+    raw[kind.at : end] = new = _value(draw)
     return f"value at {kind.at} becomes {new[:24]!r}", False
 
 
@@ -190,11 +221,12 @@ def _weights(draw, raw, known):
 def _key(draw, raw, known):
     """A key or a name changes in a letter."""
     places = [f for f in known[0] if f.what in ("length of a key", "length of a name")]
-    if not places:
+    field = draw.choice(places) if places else Field("none", 0, 0)
+    begin = field.at + field.width
+    size = min(int.from_bytes(raw[field.at : begin], "little"), len(raw) - begin)
+    if size < 1:
         return _set_field(draw, raw, known)
-    field = draw.choice(places)
-    size = int.from_bytes(raw[field.at : field.at + field.width], "little")
-    at = field.at + field.width + draw.randrange(size)
+    at = begin + draw.randrange(size)
     raw[at] ^= 1 << draw.randrange(8)
     return f"a letter of a key or name at {at}", field.what == "length of a name"
 

@@ -26,11 +26,14 @@ no silent accept.
 """
 
 import random
+import re
+from collections import Counter
 
 import numpy as np
 import pytest
 import tiny_gguf
 from fuzz.damage import AIMED, BLIND, case, fields
+from fuzz.outcome import model, outcome
 from fuzz.run import run
 from fuzz.seeds import names, seeds
 from hypothesis import given, settings
@@ -69,7 +72,7 @@ def test_any_damages_one_after_the_other_are_one_line_at_most(tmp_path_factory, 
         damage(random.Random(data.draw(st.integers(0, 10**6))), parts[0], None)
     aimed = data.draw(st.sampled_from(AIMED))
     if parts[0] == seeds()[name][0]:
-        aimed(random.Random(data.draw(st.integers(0, 10**6))), parts[0], fields(name, 0))
+        aimed(random.Random(data.draw(st.integers(0, 10**6))), parts[0], fields(bytes(parts[0])))
     folder = tmp_path_factory.mktemp("any")
     for path, raw in zip(names(name), parts, strict=True):
         (folder / path).write_bytes(raw)
@@ -104,3 +107,58 @@ def test_hyper_parameters_of_a_wrong_kind_are_refused_by_their_name(tmp_path, va
             nbllm.load(path, threads=1)
         told = "architecture" if key == "general.architecture" else "scaling" if "scaling" in key else key
         assert told in str(caught.value) and "\n" not in str(caught.value), key
+        at = path.read_bytes().find(key.encode()) + len(key) + 4  # behind the type
+        assert f" (at byte {at})" in str(caught.value), key
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2", "llama", "bert", "gemma4"])
+def test_a_value_of_a_wrong_kind_is_at_most_refused_whatever_its_key(tmp_path, tokenizer):
+    metadata, tensors = tiny_gguf.llama(layers=1)
+    scores = np.arange(len(metadata["tokenizer.ggml.tokens"]), dtype=np.float32)
+    metadata |= {"tokenizer.ggml.model": tokenizer, "tokenizer.ggml.scores": scores, "general.size_label": "1B"}
+    more = ("add_space_prefix", "remove_extra_whitespaces", "eot_token_id", "padding_token_id")
+    counts, path = Counter(), tmp_path / "m.gguf"
+    for key in (*metadata, *(f"tokenizer.ggml.{name}" for name in more)):
+        for kind, value in WRONG_KINDS.items():
+            path.write_bytes(tiny_gguf.gguf_bytes(metadata | {key: value}, tensors))
+            told = outcome(model, path)
+            assert not told.startswith("wrong"), (key, kind, told)
+            counts[told.split(":")[0]] += 1
+    assert min(counts["ran"], counts["refused"]) > 20
+
+
+ALL_ONES = [(name, field) for name in ("gguf1", "gguf2", "gguf3", "Q4_1") for field in fields(seeds()[name][0])[0]
+            if field.kind is None and field.what not in ("shape", "length of a string")]  # fmt: skip
+
+
+def refusal(path, raw):
+    path.write_bytes(raw)
+    with pytest.raises(ModelFileError) as caught:
+        open_model(path)
+    return str(caught.value)
+
+
+def test_a_field_that_is_wrong_is_named_with_its_value_and_the_byte_where_it_is(tmp_path):
+    assert len(ALL_ONES) > 400
+    for name, field in ALL_ONES:
+        raw = bytearray(seeds()[name][0])
+        raw[field.at : field.at + field.width] = b"\xff" * field.width
+        told, value = refusal(tmp_path / "m.gguf", raw), 256**field.width - 1
+        assert f" {value}" in told and f" (at byte {field.at}): " in told, (name, field, told)
+
+
+def test_every_refusal_of_a_container_says_at_which_byte(tmp_path):
+    """But for those of a file as a whole."""
+    whole, told = ("is not a model file but", "fewer than the 24", "is not beside it"), []
+    for number in range(1500):
+        damaged = case(number)
+        for name, raw in zip(names(damaged.seed), damaged.parts, strict=True):
+            (tmp_path / name).write_bytes(raw)
+        try:
+            with open_model(tmp_path / names(damaged.seed)[0]):
+                pass
+        except ModelFileError as error:
+            told.append(str(error))
+    assert len(told) > 500
+    told = [line for line in told if not any(map(line.count, whole))]
+    assert [line for line in told if not re.search(r" \(at byte \d+\): ", line)] == []

@@ -283,6 +283,7 @@ def test_an_engine_out_of_range_is_refused(tiny_model, option):
         ({"llama.block_count": 3}, "blk.2"),
         ({"llama.block_count": 4_000_000_000}, "block_count"),
         ({"llama.attention.head_count": 0}, "head_count"),
+        ({"llama.attention.head_count": 32}, "'llama.attention.key_length' is 2, by what else the file says,"),
         ({"llama.attention.head_count_kv": 3}, "heads of 4 over 3"),
         ({"llama.embedding_length": 128}, "attn_norm.weight"),
         ({"llama.rope.scaling.type": "su"}, "su"),

@@ -74,9 +74,9 @@ LAST = b"layers.0.ffn_norm.weight"
 DAMAGED = {  # what is wrong -> (the parts, what the message names)
     "version 4 of ggjt": (changed("ggjt", (4, u32(4))), "GGJT version 4"),
     "version 0 of ggmf": (changed("ggmf", (4, u32(0))), "GGMF version 0"),
-    "no tokens": (changed("ggml", (4, u32(0))), "n_vocab is 0, outside of 1 to 1048576 (near byte 8)"),
+    "no tokens": (changed("ggml", (4, u32(0))), "n_vocab is 0, outside of 1 to 1048576 (at byte 4)"),
     "more tokens than the limit": (changed("ggml", (4, u32(2**20 + 1))), "n_vocab is 1048577"),
-    "more tokens than the file has room for": (changed("ggml", (4, u32(2**20))), "n_vocab is 1048576, more than the"),
+    "more tokens than room": (changed("ggml", (4, u32(2**20))), "n_vocab is 1048576, and the file has room for"),
     "fewer than no tokens": (changed("ggml", (4, u32(2**32 - 8))), "n_vocab is -8"),
     "fewer tokens than rows": (changed("ggjt", (8, u32(7))), "is no tensor of this architecture"),
     "more tokens than entries": (changed("ggjt", (8, u32(12))), "n_vocab is 12, but there are 8 tokens"),

@@ -134,15 +134,18 @@ def test_other_content_has_another_key(tmp_path, monkeypatch):
     lambda raw: bytes(len(raw)),
     lambda raw: bytes(4096),
     lambda raw: b"[1]".ljust(4096) + raw[4096:],
+    lambda raw: b"[" * 4096 + raw[4096:],
+    lambda raw: raw[:4096].replace(b'"model": "', b'"model": [ "').replace(b'"}', b'"]}')[:4096] + raw[4096:],
     lambda raw: b"\xff" + raw[1:],
     lambda raw: raw.replace(b"nbllm packed", b"somebody's ", 1),
     lambda raw: raw.replace(b'"key": "', b'"key": "0', 1)[: len(raw)],
-], ids=["cut", "longer", "no header", "empty", "zeros", "zeros only of a header", "a list", "not UTF-8", "foreign",
-"another key"])  # fmt: skip
+], ids=["cut", "longer", "no header", "empty", "zeros", "zeros only of a header", "a list", "lists in lists",
+"a model that is no name", "not UTF-8", "foreign", "another key"])  # fmt: skip
 def test_a_damaged_file_is_made_anew(folder, tiny_model, in_memory, damage):
     path = weights(tiny_model).path
     path.chmod(0o600)
     path.write_bytes(damage(path.read_bytes()))
+    assert {entry.model for entry in packed_cache.entries(folder)} <= {None, tiny_model.stem}
     got = weights(tiny_model)
     np.testing.assert_array_equal(got.data, in_memory)
     assert (got.path, got.notice, names(folder)) == (path, None, [path.name])

@@ -100,7 +100,8 @@ def test_every_programs_folder_is_looked_into(home):
     manifest = home / ".ollama/models/manifests/registry.ollama.ai/library/qwen2.5/7b"
     manifest.parent.mkdir(parents=True)
     manifest.write_text(json.dumps({"layers": layers}))
-    (manifest.parent / "broken").write_text("{")
+    for number, text in enumerate(("{", "[]", "[" * 10000, json.dumps({"layers": [layers[1] | {"digest": 1}]}))):
+        (manifest.parent / f"broken {number}").write_text(text)
     paths = {
         ("nbllm", "mine"): put(home / ".local/share/nbllm/models/mine.gguf"),
         ("GPT4All", "theirs"): put(home / ".local/share/nomic.ai/GPT4All/theirs.gguf"),
@@ -219,12 +220,15 @@ def test_a_file_that_the_catalogue_does_not_know_is_told_from_its_header(home, m
     about = {"general.license": "mit", "general.size_label": "0.1M"}
     write_llama(folder / "mine.gguf", metadata=about)
     write_llama(folder / "other.gguf", metadata={"general.architecture": "elsewhat", "general.license": "a\nb"})
+    write_llama(folder / "odd.gguf", metadata={"general.architecture": ["llama"]})
+    write_llama(folder / "bare.gguf", metadata={"tokenizer.ggml.tokens": 5})
     put(folder / "bad.gguf", 2_000_000_000)
     put(folder / "ggml-gpt4all-j.bin", 1_000_000_000, b"lmgg")
     mine = cells("mine")
     assert (mine["parameters"], mine["licence"], mine["fits"]) == ("0.1M", "mit", "yes")
     assert mine["where"] == f"nbllm, {folder / 'mine.gguf'}"
     assert cells("other")["where"].startswith("not run yet; nbllm, ") and cells("other")["licence"] == ""
+    assert cells("odd")["where"].startswith("not run yet; nbllm, ") and cells("bare")["fits"] == "yes"
     assert cells("bad")["where"].startswith("not readable; nbllm, ") and cells("bad")["size"] == "2.0 GB"
     rows = [row for table in listing(folder / "mine.gguf")[0] for row in table.rows]
     assert cells("ggml-gpt4all-j")["where"].startswith("incomplete; nbllm, ")

@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 
+import numpy as np
 import pytest
 from fakes import BOS, CHATML, END, START, FakeTokenizer
 from hypothesis import given
@@ -38,6 +39,15 @@ def test_the_default_models_template_makes_its_prompt(default_model):
         "<|im_start|>assistant\nHi <b>there</b> & 'you'<|im_end|>\n<|im_start|>user\n存在?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
+
+
+@pytest.mark.parametrize("template", [np.array([], np.int32), np.array([1, 2]), ["{{ 1 }}"], [], 0, False])
+def test_a_template_that_is_no_text_is_refused(template):
+    """As a file may have it; there is then no saying that it has none."""
+    encoder = PromptEncoder(template, FakeTokenizer())
+    with pytest.raises(ModelFileError, match="template fails: it is no text but [a-z]+; use another model file"):
+        encoder.render(CONVERSATION)
+    assert encoder.notice is None
 
 
 def test_the_fallback_is_chatml():

@@ -192,6 +192,7 @@ REFUSED = {  # what is wrong -> (changes to the metadata, what the message names
     "bos out of range": ({"bos_token_id": 302}, "tokenizer.ggml.bos_token_id is 302"),
     "eos out of range": ({"eos_token_id": 2**32 - 1}, "tokenizer.ggml.eos_token_id is 4294967295"),
     "eot negative": ({"eot_token_id": -1}, "tokenizer.ggml.eot_token_id is -1"),
+    "unknown is a truth": ({"unknown_token_id": True}, "unknown_token_id is True, of type bool, not int;"),
     "eos is a text": ({"eos_token_id": "</s>"}, "tokenizer.ggml.eos_token_id"),
     "bos wanted but not named": ({"add_bos_token": True, "bos_token_id": None}, "bos_token_id"),
 }

@@ -1,7 +1,7 @@
 """The architectures: one file each, found by the name that a file gives in `general.architecture`."""
 
 from ...errors import ModelFileError
-from ...formats.file import short
+from ...formats.file import short, where
 from .gemma import Gemma
 from .gemma2 import Gemma2
 from .gemma3 import Gemma3
@@ -46,7 +46,7 @@ def architecture(metadata):
     name = metadata.get("general.architecture")
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ModelFileError(
-            f"the file's architecture is {short(name)}, which nbllm does not run yet; it runs "
-            f"{', '.join(ARCHITECTURES)}."
+            f"the file's architecture is {short(name)}{where(metadata, 'general.architecture')}, which nbllm does not "
+            f"run yet; it runs {', '.join(ARCHITECTURES)}."
         )
     return ARCHITECTURES[name]

@@ -4,7 +4,7 @@ import numpy as np
 
 from ...errors import ModelFileError
 from ...formats.blocks import dequantize
-from ...formats.file import short
+from ...formats.file import short, where
 
 MISSING = object()
 
@@ -33,28 +33,32 @@ class Source:
         # what is no number, or infinite, leaves no number when divided by 1, and that counts as true
         if isinstance(value, bool) or not isinstance(value, (int, float)) or (kind is int and value % 1):
             raise ModelFileError(
-                f"{key!r} is {short(value)}, not one {'whole ' * (kind is int)}number: nbllm cannot run this file."
+                f"{key!r} is {short(value)}{where(self.metadata, key)}, not one {'whole ' * (kind is int)}number: "
+                "nbllm cannot run this file."
             )
         if not low <= value <= high:
+            at = where(self.metadata, key) if key in self.metadata else ", by what else the file says"
             raise ModelFileError(
-                f"{key!r} is {value}, outside of {low} to {high}: the file is damaged, or not supported."
+                f"{key!r} is {value}{at}, outside of {low} to {high}: the file is damaged, or not supported."
             )
         return kind(value)
 
     def word(self, key, default):
         """The text of a key of this architecture."""
-        value = self.metadata.get(f"{self.prefix}.{key}", default)
+        key = f"{self.prefix}.{key}"
+        value = self.metadata.get(key, default)
         if not isinstance(value, str):
-            raise ModelFileError(f"'{self.prefix}.{key}' is {short(value)}, not a text: the file is damaged.")
+            at = where(self.metadata, key)
+            raise ModelFileError(f"{key!r} is {short(value)}{at}, not a text: the file is damaged.")
         return value
 
     def flag(self, key, default):
         """The truth value of a key of this architecture."""
-        value = self.metadata.get(f"{self.prefix}.{key}", default)
+        key = f"{self.prefix}.{key}"
+        value = self.metadata.get(key, default)
         if not isinstance(value, (bool, np.bool_)):
-            raise ModelFileError(
-                f"'{self.prefix}.{key}' is {short(value)}, neither true nor false: the file is damaged."
-            )
+            at = where(self.metadata, key)
+            raise ModelFileError(f"{key!r} is {short(value)}{at}, neither true nor false: the file is damaged.")
         return bool(value)
 
     def has(self, name):
@@ -72,7 +76,8 @@ class Source:
         self._left.discard(name)
         if tensor.shape != shape:
             raise ModelFileError(
-                f"tensor {name!r} has shape {tensor.shape}, not {shape}: the file is damaged or not supported."
+                f"tensor {name!r} (from byte {tensor.offset}) has shape {tensor.shape}, not {shape}: the file is "
+                "damaged or not supported."
             )
         return tensor
 
@@ -86,7 +91,8 @@ class Source:
         if self._left:
             name = min(self._left)
             raise ModelFileError(
-                f"the file has tensor {name!r}, which nbllm does not compute with for {self.prefix!r}: use another."
+                f"the file has tensor {name!r} (from byte {self.tensors[name].offset}), which nbllm does not compute "
+                f"with for {self.prefix!r}: use another."
             )
 
 

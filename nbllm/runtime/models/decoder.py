@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from ...errors import ModelFileError
+from ...formats.file import where
 from ..program import SIDE, SILU, SOFT_CAP, Experts, Heads, Linear, Norm
 from .base import Source, halves_order
 from .rope import Rope
@@ -70,8 +71,9 @@ class Decoder:
         self.eps = file.number(key, 0, 1, kind=float)
         for key, neutral in UNUSED.items():
             if (value := file.number(key, -1e9, 1e9, default=neutral[0], kind=float)) not in neutral:
+                at = where(file.metadata, f"{file.prefix}.{key}")
                 raise ModelFileError(
-                    f"the file sets {key!r} to {value!r}, which nbllm does not compute; use another file."
+                    f"the file sets {key!r} to {value!r}{at}, which nbllm does not compute; use another file."
                 )
         self.rope = Rope(file, self.heads.rotated, self.context)
         tensor = file.tensors.get("token_embd.weight")
@@ -112,7 +114,9 @@ class Decoder:
             or file.number("attention.value_length", 1, 1024, default=dim) != dim
         ):
             raise ModelFileError(
-                f"heads of {count} over {kv_count} with {dim} dimensions, {rotated} of them rotated, are not supported."
+                f"heads of {count} over {kv_count} with {dim} dimensions, {rotated} of them rotated, are not "
+                "supported: attention.head_count must be a multiple of head_count_kv, key_length one of 16 and "
+                "value_length the same, rope.dimension_count even; use another file."
             )
         return Heads(count, kv_count, dim, rotated)
 

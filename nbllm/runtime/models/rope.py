@@ -4,6 +4,7 @@ Knows no heads and no cache."""
 import numpy as np
 
 from ...errors import ModelFileError
+from ...formats.file import where
 
 SCALINGS = ("none", "linear", "yarn", "longrope")
 
@@ -30,7 +31,8 @@ class Rope:
         self.base = file.number("rope.freq_base", 1, 1e12, default=10000.0, kind=float)
         self.kind = file.word("rope.scaling.type", "linear")
         if self.kind not in SCALINGS:
-            raise ModelFileError(f"rope scaling {self.kind!r} is not computed; nbllm knows {', '.join(SCALINGS)}.")
+            at = where(file.metadata, f"{file.prefix}.rope.scaling.type")
+            raise ModelFileError(f"rope scaling {self.kind!r}{at} is not computed; nbllm knows {', '.join(SCALINGS)}.")
         factor = file.number("rope.scale_linear", 0, 1e6, default=1.0, kind=float)  # the key of before August 2023
         factor = file.number("rope.scaling.factor", 0, 1e6, default=factor, kind=float)
         self.factor = factor if factor and self.kind in ("linear", "yarn") else 1.0
@@ -43,9 +45,10 @@ class Rope:
         for key, factors in self.factors.items():
             if not (np.isfinite(factors) & (factors > 0)).all():
                 worst = factors[np.argmin(np.where(np.isfinite(factors), factors, -np.inf))]
+                at = file.tensors[names[key]].offset
                 raise ModelFileError(
-                    f"tensor {names[key]!r} has the value {worst}, and angles are divided by it: it must be above "
-                    "0 and finite; the file is damaged, fetch it again."
+                    f"tensor {names[key]!r} (from byte {at}) has the value {worst}, and angles are divided by it: it "
+                    "must be above 0 and finite; the file is damaged, fetch it again."
                 )
         if len(self.factors.keys() & {"long", "short"}) == 1:
             raise ModelFileError("of the long and the short factors of rope the file has one only; fetch it again.")
