@@ -13,10 +13,15 @@ time is looked at, too: that of this thread on the processor, so that a busy mac
 import datetime
 import json
 import math
+import os
 import sys
 import threading
 import time
+from functools import lru_cache
+from pathlib import Path
 
+import jinja2
+import markupsafe  # which Jinja brings along
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.runtime import Namespace
@@ -28,6 +33,7 @@ STEPS = 1_000_000  # lines of Python for one prompt
 SECONDS = 0.8  # of the processor, for one prompt; honest templates take milliseconds
 NUMBER = 1 << 20  # largest whole number that may be given to a function
 BITS = 4096  # of a whole number
+FOLDERS = tuple(f"{Path(package.__file__).parent}{os.sep}" for package in (jinja2, markupsafe, json))
 
 # Those that chat templates use. Jinja has more; some of them make much out of little.
 FILTERS = """abs capitalize count d default dictsort e escape first float int items last length list lower map max min
@@ -76,7 +82,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def run(self, template, variables) -> str:
         """Render. The tracing that counts steps concerns this thread only, and only meanwhile."""
-        steps = 0
+        steps, here = 0, sys._getframe()
 
         def count(frame, event, argument):
             nonlocal steps
@@ -85,8 +91,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
             check_time()
             return count
 
+        def enter(frame, event, argument):
+            # An object of somebody else's may end meanwhile: what it runs then is no step, and must not be broken off.
+            counted = frame.f_back is here or frame.f_back.f_trace is count
+            return count(frame, event, argument) if counted and is_templates(frame.f_code.co_filename) else None
+
         before, _clock.end = sys.gettrace(), time.thread_time() + SECONDS
-        sys.settrace(count)
+        sys.settrace(enter)
         try:
             parts, length = [], 0
             for part in template.generate(variables):
@@ -175,6 +186,12 @@ class QuietNamespace(Namespace):
 
     def __repr__(self):
         return "<namespace>"
+
+
+@lru_cache(maxsize=None)
+def is_templates(filename) -> bool:
+    """Whether this is code that runs for templates: their own, Jinja's, and what it calls."""
+    return filename in ("<template>", __file__) or filename.startswith(FOLDERS)
 
 
 def check(amount, limit, unit):

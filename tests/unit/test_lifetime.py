@@ -38,9 +38,12 @@ def state():
     return process.memory_info().rss, process.num_fds() if hasattr(process, "num_fds") else 0, threading.active_count()
 
 
-def test_loading_chatting_and_closing_again_and_again_leaves_nothing(tiny_model):
+@pytest.mark.parametrize("which", ["tiny_model", "default_model"])
+def test_loading_chatting_and_closing_again_and_again_leaves_nothing(request, which):
+    path = request.getfixturevalue(which)
+
     def once():
-        with nbllm.load(tiny_model, threads=1) as model:
+        with nbllm.load(path) as model:
             nbllm.Chat(model, max_tokens=4)("hello the moon")
 
     for _ in range(5):

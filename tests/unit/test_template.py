@@ -2,6 +2,7 @@
 
 import datetime
 import itertools
+import json
 import resource
 import sys
 import time
@@ -200,6 +201,30 @@ def test_a_debuggers_trace_is_put_back():
         assert sys.gettrace() is trace
     finally:
         sys.settrace(before)
+
+
+class Ends:
+    """Runs code of its own when it ends, for more steps than a template may take."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def __del__(self):
+        for _ in range(200):
+            pass
+        self.told.append(json.loads("[1, 2]"))  # by code that templates may run, too
+
+
+def test_what_ends_while_a_template_runs_is_neither_counted_nor_broken_off(monkeypatch):
+    from nbllm.chat import sandbox
+
+    monkeypatch.setattr(sandbox, "STEPS", 150)
+    told, env = [], sandbox.Sandbox()
+    template = env.from_string("{% for item in items %}.{% endfor %}")
+    assert env.run(template, {"items": (Ends(told) for _ in range(3))}) == "..."
+    assert told == [[1, 2]] * 3
+    with pytest.raises(sandbox.TooMuch):
+        env.run(template, {"items": range(200)})
 
 
 # ---- from messages to ids
