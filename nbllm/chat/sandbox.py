@@ -82,7 +82,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def run(self, template, variables) -> str:
         """Render. The tracing that counts steps concerns this thread only, and only meanwhile."""
-        steps, here = 0, sys._getframe()
+        steps, here = 0, sys._getframe().f_code
 
         def count(frame, event, argument):
             nonlocal steps
@@ -93,8 +93,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         def enter(frame, event, argument):
             # An object of somebody else's may end meanwhile: what it runs then is no step, and must not be broken off.
-            counted = frame.f_back is here or frame.f_back.f_trace is count
-            return count(frame, event, argument) if counted and is_templates(frame.f_code.co_filename) else None
+            caller = frame.f_back
+            counted = (caller.f_code is here or caller.f_trace is count) and is_templates(frame.f_code.co_filename)
+            return count(frame, event, argument) if counted else None
 
         before, _clock.end = sys.gettrace(), time.thread_time() + SECONDS
         sys.settrace(enter)
