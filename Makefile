@@ -8,7 +8,7 @@
 #             for what reaches new code, and saves what something is wrong with; Python 3.11 to 3.13
 # make test-sanitized   the kernels under AddressSanitizer and UndefinedBehaviorSanitizer; some minutes to compile
 # make test-valgrind   the portable kernels under Valgrind, on Debian: apt install valgrind
-# make test-long   loads, asks and closes a model 200 times
+# make test-long   loads, asks and closes models 200 times
 # make soak   HOURS=2 of one Jupyter kernel, in turns drawn by chance, each compared with what must come of it
 # make bench  measures speed, also of MODELS="FILE ...", beside the other engines that `make peers` installs
 # make damaged   gives CASES=1000 damaged model files to nbllm and to those engines; on Linux
