@@ -29,10 +29,14 @@ def followed(kernel, cell):
     return cell
 
 
-def updates(display, *cells):
-    """What the output with this name was told during these cells."""
-    found = [content for cell in cells for content in cell.of("update_display_data")]
-    return [content for content in found if content["transient"]["display_id"] == display]
+def updates(kernel, display, *cells):
+    """What the output with this name was told from the first of these cells on, from where that shows it if it does."""
+    shown = [each for each in cells[0].messages if each["msg_type"] == "display_data"]
+    begun = (shown or cells[0].messages)[0]["header"]["date"]
+    found = [message for cell in cells for message in cell.messages] + kernel.put_aside
+    found = [each for each in found if each["msg_type"] == "update_display_data" and each["header"]["date"] >= begun]
+    contents = [each["content"] for each in sorted(found, key=lambda each: each["header"]["date"])]
+    return [content for content in contents if content["transient"]["display_id"] == display]
 
 
 def test_the_cell_is_free_and_its_output_ends_as_it_would_have_alone(kernel, start):
@@ -42,7 +46,7 @@ def test_the_cell_is_free_and_its_output_ends_as_it_would_have_alone(kernel, sta
     assert kernel.run("6 * 7").of("execute_result")[0]["data"]["text/plain"] == "42"
     waited = kernel.run("reply = answer.wait()")
     assert waited.reply["status"] == "ok"
-    last = updates(asked.display, asked, waited)[-1]
+    last = updates(kernel, asked.display, asked, waited)[-1]
     assert last["data"]["text/plain"] == alone.text == kernel.value("answer.text")
     assert last["metadata"]["nbllm"]["state"] == "done"
     assert (
@@ -72,7 +76,7 @@ def test_what_was_asked_later_waits_visibly_and_comes_after_it(kernel, start):
     assert third.of("display_data")[0]["data"]["text/plain"] in (
         "waiting for the 2 requests before it", "waiting for the request before it"
     )
-    assert updates(second.display, third)[-1]["metadata"]["nbllm"]["state"] == "done"
+    assert updates(kernel, second.display, third)[-1]["metadata"]["nbllm"]["state"] == "done"
     session = "__import__('nbllm.jupyter.session').jupyter.session.running()"
     assert kernel.value(f"[m['content'] for m in {session}.chat.messages][::2]") == [LONG, "And now?", "And then?"]
 
@@ -83,7 +87,7 @@ def test_it_is_stopped_by_its_handle_and_by_the_command_and_what_is_there_is_kep
         kernel.run("import time\nwhile not answer.text: time.sleep(0.001)")
         stopped = kernel.run(f"{stop}\nreason = answer.wait().finish_reason")
         assert kernel.value("reason") == "stopped" and kernel.value("bool(answer.text)")
-        assert updates(asked.display, stopped)[-1]["data"]["text/markdown"].endswith("stopped*")
+        assert updates(kernel, asked.display, stopped)[-1]["data"]["text/markdown"].endswith("stopped*")
     assert stopped.printed == "1 stopped; what was written is kept\n"
     assert kernel.run("%chat stop").printed == "nothing is being written\n"
 
@@ -107,7 +111,7 @@ def test_stopped_before_it_began_it_says_so_and_waiting_for_it_is_an_error(kerne
     second = start("--max-tokens 2", "And now?")
     stopped = kernel.run("answer.stop()\nfirst.stop()\nfirst.wait()\nanswer.wait()")
     assert stopped.reply["ename"] == "NbLLMError" and stopped.reply["evalue"].startswith("Stopped ")
-    assert updates(second.display, stopped)[-1]["data"]["text/plain"] == stopped.reply["evalue"]
+    assert updates(kernel, second.display, stopped)[-1]["data"]["text/plain"] == stopped.reply["evalue"]
     assert kernel.value("[answer.text, answer.reply, answer.done]") == ["", None, True]
 
 
@@ -115,7 +119,8 @@ def test_a_failure_is_told_in_the_output_and_raised_to_who_waits(kernel, start):
     asked = start("--max-tokens 2", "word " * 9000)
     failed = kernel.run("answer.wait()")
     assert failed.reply["ename"] == "ContextFullError"
-    assert failed.reply["evalue"] in [last["data"]["text/plain"] for last in updates(asked.display, asked, failed)]
+    shown = [update["data"]["text/plain"] for update in updates(kernel, asked.display, asked, failed)]
+    assert failed.reply["evalue"] in shown
     assert kernel.run("1 + 1").reply["status"] == "ok"
 
 
@@ -140,7 +145,7 @@ def test_shown_again_while_it_is_written_what_is_new_goes_on_from_there(kernel, 
     more = "had = len(answer.text)\nwhile len(answer.text) < had + 500: time.sleep(0.001)"
     stopped = kernel.run(f"{more}\nanswer.stop(); answer.wait()")
     text = shown["data"]["text/plain"]
-    for update in updates(asked.display, again, stopped):
+    for update in updates(kernel, asked.display, again, stopped):
         text = update["data"].get("text/plain") or text + update["metadata"]["nbllm"]["new"]
         assert kernel.value("answer.text").startswith(text)
     assert text == kernel.value("answer.text")
