@@ -9,7 +9,9 @@ import signal
 import threading
 from contextlib import contextmanager
 
+from nbllm.chat.map import Mapped
 from nbllm.errors import Stopped
+from nbllm.runtime.events import Prefill
 
 
 def run(session, job, output):
@@ -45,7 +47,7 @@ async def run_async(session, job, output):
             await show()
         except asyncio.CancelledError:
             handle.stop()
-            if not output.began:
+            if not _began(output, handle):
                 raise
             await show()
 
@@ -72,6 +74,11 @@ def _awaiting(session, job, follower=None):
         yield handle
     finally:
         session.awaited = None
+
+
+def _began(output, handle):
+    """Whether there is something to lose; asked after the job was told to stop. The output may be behind the job."""
+    return output.began or (handle is not None and any(isinstance(event, (Prefill, Mapped)) for event in handle.events))
 
 
 @contextmanager
@@ -105,7 +112,7 @@ def _stop_on_interrupt(session, output):
     def interrupt(signum, frame):
         nonlocal stopped
         session.interrupt()
-        if stopped or not output.began:
+        if stopped or not _began(output, session.awaited):
             raise KeyboardInterrupt
         stopped = True
 
