@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -45,7 +46,8 @@ def run_async(session, job):
     async def run():
         await cell.run_async(session, job, Behind(session, asyncio.current_task().cancel))
 
-    asyncio.run(run())
+    with ThreadPoolExecutor(1) as thread:  # this one may have an event loop already: that of the browser's driver
+        thread.submit(lambda: asyncio.run(run())).result()
 
 
 @pytest.mark.parametrize("how", [run, run_async])
