@@ -38,7 +38,7 @@ def load(
     """Load a model.
 
     The first time, its weights are laid out for the kernels and kept in a cache (`nbllm cache`), from which they are
-    mapped at later loads.
+    mapped at later loads, or read where the system does not say who changes a file (network file systems, macOS).
 
     Parameters
     ----------
@@ -50,10 +50,11 @@ def load(
     threads : int, optional
         By default one for each physical core that this process may use.
     progress : callable, optional
-        Called with (bytes done, bytes in all) while the weights are laid out; by default it is shown on standard error.
+        Called with (bytes done, bytes in all) while the weights are laid out or read; by default it is shown on
+        standard error.
         An exception from it ends the loading.
     stop_flag : StopFlag, optional
-        Set it from another thread to stop laying them out.
+        Set it from another thread to stop that.
     cache_bits : int
         Of the numbers in the key/value cache: 16; 8 for about half its memory and a little less precision; or 32.
 
@@ -71,7 +72,7 @@ def load(
         The default model could not be fetched.
     """
     path = _default_model() if path_or_name is None else find(path_or_name)
-    with ProgressLine(path.stem, line="laying out the weights of {name}, {total}") as line:
+    with ProgressLine(path.stem, line="getting the weights of {name} ready, {total}") as line:
         show = progress or line
         steps = loading(path, context, threads, stop_flag, cache_bits=cache_bits)
         model = finish(steps, lambda event: show(event.done, event.total))
@@ -88,7 +89,8 @@ def loading(
     replaces: "Model | None" = None,
     cache_bits: int = 16,
 ):
-    """As `load`, but as a generator, for a worker's job: yields Packing, returns the model. Shows and fetches nothing.
+    """As `load`, but as a generator, for a worker's job: yields Packing or Reading, returns the model. Shows and
+    fetches nothing.
 
     replaces : a model to close in time for this one to have its memory, but not before all that can go wrong has gone
     well; Stopped says so if the flag is set by then.

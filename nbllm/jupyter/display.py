@@ -24,7 +24,7 @@ from nbllm.chat.worker import Queued
 from nbllm.jupyter.markdown import escaped, markdown
 from nbllm.jupyter.session import Answering, Loading
 from nbllm.text import Text
-from nbllm.runtime.events import Done, Packing, Prefill
+from nbllm.runtime.events import Done, Packing, Prefill, Reading
 
 INTERVAL = 0.06  # seconds between updates: more often freezes browsers, which render the whole reply each time
 # Each update of a notebook carries the whole text again, so a reply is shown as often as this many bytes a token allow,
@@ -154,7 +154,13 @@ class Output:
         self.doing, self._share = f"loading {event.name}", None
 
     def _packing(self, event):
-        new, self.doing, self._share = self._share is None, "laying out weights", event.done / event.total
+        return self._weights("laying out weights", event)
+
+    def _reading(self, event):
+        return self._weights("reading weights", event)
+
+    def _weights(self, doing, event):
+        new, self.doing, self._share = self._share is None, doing, event.done / event.total
         return not new
 
     def _copying(self, event):
@@ -199,7 +205,7 @@ class Output:
         return True
 
     _TAKE = {
-        Queued: _queued, Pulling: _pulling, Loading: _loading, Packing: _packing, Copying: _copying,
+        Queued: _queued, Pulling: _pulling, Loading: _loading, Packing: _packing, Reading: _reading, Copying: _copying,
         Answering: _answering, Mapped: _mapped, Prefill: _prefill, Thought: _thought, Text: _text, Notice: _notice,
         Done: _done,
     }  # fmt: skip

@@ -18,6 +18,14 @@ class Packing:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Progress of reading weights that are laid out already, in bytes."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Prefill:
     """Progress of reading the prompt, in tokens; `reused` of `total` were in the cache already."""
 

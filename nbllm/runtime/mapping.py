@@ -1,20 +1,21 @@
-"""A file that is mapped to be read, and the system's promise to say so before anybody cuts it or writes to it.
+"""A file that is mapped to be read, where the system promises to say so before anybody cuts it or writes to it.
 
 Whoever reads what was cut off a mapped file is ended by a signal. On Linux a lease keeps that from happening: one who
 opens the file to write, or cuts it, is made to wait, for 45 seconds as a rule, and meanwhile the lease says that it
-ends. Knows nothing of what is in the file.
+ends. On Windows what is mapped cannot be cut. Elsewhere nothing is mapped. Knows nothing of what is in the file.
 """
 
 import mmap
 import os
 import signal
+import sys
 import weakref
 
 import numpy as np
 
 try:
     from fcntl import F_GETLEASE, F_RDLCK, F_SETLEASE, F_SETSIG, fcntl
-except ImportError:  # macOS has no leases; Windows needs none, for what is mapped there cannot be cut
+except ImportError:  # macOS has no leases; Windows needs none
     fcntl = None
 
 
@@ -23,19 +24,26 @@ class Mapping(mmap.mmap):
 
 
 def mapped(file, size, start):
-    """uint8 (size - start,): the first `size` bytes of an open file from `start` on, read-only; the file may be closed.
+    """The first `size` bytes of an open file from `start` on; the file may be closed.
+
+    Returns
+    -------
+    uint8 (size - start,), or None
+        Read-only. None if the file has fewer bytes, or the system makes no promise: then it is to be read.
 
     Raises
     ------
-    ValueError
-        The file has fewer bytes.
     OSError
         It cannot be mapped.
     """
-    mapping = Mapping(file.fileno(), size, access=mmap.ACCESS_READ)
-    if fcntl:
+    try:
+        mapping = Mapping(file.fileno(), size, access=mmap.ACCESS_READ)
+    except ValueError:  # it has fewer
+        return None
+    if sys.platform != "win32":
         mapping.lease = _leased(file)
-    if mapping.lease is not None:
+        if mapping.lease is None:
+            return None
         weakref.finalize(mapping, os.close, mapping.lease)
     return np.frombuffer(mapping, np.uint8, size - start, start)
 
@@ -51,8 +59,10 @@ def intact(data) -> bool:
 
 
 def _leased(file):
-    """A descriptor of the file with a lease on it; None if the system gives none: on network file systems, of somebody
-    else's file, or while it is written to."""
+    """A descriptor of the file with a lease on it; None if the system gives none: on macOS, on network file systems, of
+    somebody else's file, or while it is written to."""
+    if fcntl is None:
+        return None
     descriptor = os.dup(file.fileno())
     try:
         fcntl(descriptor, F_SETSIG, signal.SIGURG)  # which is ignored; what comes by default ends the process

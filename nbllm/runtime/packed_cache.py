@@ -1,11 +1,11 @@
-"""The cache of packed weights: files in a folder of the user's, found by their content's key, mapped and never changed.
+"""The cache of packed weights: files in a folder of the user's, found by their content's key and never changed.
 
 A file holds a header of one page and then the packed bytes. It is written under another name and renamed when it is
 whole and on the disk, so whatever has its name is whole: a process that was killed leaves a part behind, which the next
 one deletes, and no one ever maps a file that nbllm makes shorter; nor does anyone else by mistake, for it may only be
 read. Two processes may write the same file at once; one of them is then used by both. When room is needed, the files go
-that were not used for the longest time, but none that a process has mapped. Knows nothing of models or layouts: keys
-and bytes are given to it.
+that were not used for the longest time, but none that a process has open or mapped. Knows nothing of models or layouts:
+keys and bytes are given to it.
 """
 
 import errno
@@ -19,11 +19,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import platformdirs
 
 from ..errors import OptionError
 from .events import Packing
-from .mapping import mapped
 
 try:
     import fcntl
@@ -107,12 +107,13 @@ def path(folder: Path, key: str) -> Path:
 
 
 def find(folder: Path, key: str, size: int):
-    """The packed bytes with this key.
+    """The file of the packed bytes with this key.
 
     Returns
     -------
-    uint8 (size,), or None
-        Mapped, read-only: memory that all processes share. None if they are not in the cache, or damaged there.
+    file, or None
+        Open, at the first of `size` bytes, which are behind HEADER others; the caller closes it. As long as it is open,
+        or mapped, it stays. None if they are not in the cache, or damaged there.
 
     Raises
     ------
@@ -124,18 +125,34 @@ def find(folder: Path, key: str, size: int):
         file = place.open("rb")
     except FileNotFoundError:
         return None
-    with file:
-        _lock(file, shared=True)  # lasts as long as the mapping, which keeps a copy of the descriptor
+    try:
+        _lock(file, shared=True)  # until the last copy of the descriptor is closed; a mapping has one
         header = _read_header(file)
-        if (header.get("key"), header.get("size")) != (key, size):
-            return None
-        try:
-            data = mapped(file, HEADER + size, HEADER)
-        except ValueError:  # it was cut just now
-            return None
+    except BaseException:
+        file.close()
+        raise
+    if (header.get("key"), header.get("size")) != (key, size):
+        file.close()
+        return None
     with suppress(OSError):  # a cache that may only be read: then it is not ours to keep in order
         os.utime(place)
-    return data
+    return file
+
+
+def pieces(file, size: int):
+    """What a file that `find` gave has, where it cannot be mapped: yields uint8 (n,), `size` bytes in all.
+
+    Raises
+    ------
+    OSError
+        It is shorter by now, or cannot be read.
+    """
+    while size:
+        piece = np.empty(min(size, SYNC), np.uint8)
+        if file.readinto(piece) < piece.size:
+            raise OSError(errno.EIO, "it was cut short while it was read")
+        size -= piece.size
+        yield piece
 
 
 def discard(path: Path):
@@ -145,7 +162,7 @@ def discard(path: Path):
 
 
 def store(folder: Path, key: str, size: int, model: str, pieces):
-    """Put packed bytes into the cache; a generator, which yields Packing and returns them as `find` does.
+    """Put packed bytes into the cache; a generator, which yields Packing and returns their file as `find` does.
 
     Parameters
     ----------
@@ -189,13 +206,13 @@ def store(folder: Path, key: str, size: int, model: str, pieces):
 
 
 def _place(part, folder, key, size):
-    data = find(folder, key, size)  # of a process that was faster
-    if data is None:
+    file = find(folder, key, size)  # of a process that was faster
+    if file is None:
         os.replace(part, path(folder, key))
-        data = find(folder, key, size)
-    if data is None:
+        file = find(folder, key, size)
+    if file is None:
         raise FileNotFoundError(errno.ENOENT, "another process deleted it at once")
-    return data
+    return file
 
 
 def _disk(folder):

@@ -1,4 +1,4 @@
-"""A model's weights, ready for the kernels: mapped from the cache, or laid out now, in the cache or in memory.
+"""A model's weights, ready for the kernels: mapped or read from the cache, or laid out now, in the cache or in memory.
 
 Brings together the file, the architecture that says what to pack, and the cache. Computes nothing with them.
 """
@@ -13,8 +13,8 @@ import numpy as np
 from ..errors import ModelFileError, Stopped
 from . import packed_cache
 from .arrays import zeros
-from .events import Packing, StopFlag, finish
-from .mapping import intact
+from .events import Packing, Reading, StopFlag, finish
+from .mapping import intact, mapped
 from .models import architecture
 from .packed import Packer
 
@@ -71,8 +71,8 @@ def load_weights(gguf) -> Weights:
 
 
 def packing(gguf, stop: StopFlag | None = None):
-    """Get a model's weights ready. A generator, for a worker's job: yields Packing, if there is something to be done,
-    and returns Weights.
+    """Get a model's weights ready. A generator, for a worker's job: yields Packing or Reading, if there is something to
+    be done, and returns Weights.
 
     Parameters
     ----------
@@ -94,33 +94,40 @@ def packing(gguf, stop: StopFlag | None = None):
     if folder is not None:
         key = content_key(gguf, packer)
         try:
-            data = packed_cache.find(folder, key, packer.size)
-            if data is None:
-                data = yield from packed_cache.store(folder, key, packer.size, gguf.path.stem, _pieces(packer, stop))
-            return Weights(model, data, packed_cache.path(folder, key))
+            file = packed_cache.find(folder, key, packer.size)
+            if file is None:
+                pieces = _stoppable(packer.pack(), stop)
+                file = yield from packed_cache.store(folder, key, packer.size, gguf.path.stem, pieces)
+            with file:
+                data = mapped(file, packed_cache.HEADER + packer.size, packed_cache.HEADER)
+                if data is not None:
+                    return Weights(model, data, packed_cache.path(folder, key))
+                pieces = _stoppable(packed_cache.pieces(file, packer.size), stop)
+                return Weights(model, (yield from _in_memory(packer.size, pieces, Reading)))
         except OSError as error:
             notice = (
                 f"The weights of {gguf.path.stem} are laid out in memory, {packer.size / 1e9:.1f} GB, now and the next "
                 f"time: the cache in {folder} cannot take them ({error.strerror or error})."
             )
-    return Weights(model, (yield from _in_memory(packer, stop)), notice=notice)
+    pieces = _stoppable(packer.pack(), stop)
+    return Weights(model, (yield from _in_memory(packer.size, pieces, Packing)), notice=notice)
 
 
-def _in_memory(packer, stop):
-    data = zeros(packer.size, np.uint8)
+def _in_memory(size, pieces, progress):
+    data = zeros(size, np.uint8)
     done = 0
-    for piece in _pieces(packer, stop):
+    for piece in pieces:
         data[done : done + piece.size] = piece
         done += piece.size
-        if done // STEP > (done - piece.size) // STEP or done == packer.size:
-            yield Packing(done, packer.size)
+        if done // STEP > (done - piece.size) // STEP or done == size:
+            yield progress(done, size)
     return data
 
 
-def _pieces(packer, stop):
-    for piece in packer.pack():
+def _stoppable(pieces, stop):
+    for piece in pieces:
         if stop.is_set():
-            raise Stopped("Stopped while the weights were laid out; nothing of them was kept.")
+            raise Stopped("Stopped before the model was loaded.")
         yield piece
 
 

@@ -12,7 +12,7 @@ from nbllm.catalogue import Pulling
 from nbllm.chat.conversation import Chat, Notice
 from nbllm.jupyter import display
 from nbllm.jupyter.session import Answering, Loading
-from nbllm.runtime.events import Done, Packing, Prefill, Stats
+from nbllm.runtime.events import Done, Packing, Prefill, Reading, Stats
 from nbllm.runtime.options import Sampling
 from nbllm.text import Text
 
@@ -139,6 +139,11 @@ def test_packing_shows_how_far_it_is(notebook):
     assert states[1].data["text/markdown"] == "*laying out weights: 37%*"
     _, states = notebook([Loading("tiny"), Packing(37, 100), *events("x")])
     assert states[-1].data["text/plain"] == "x"
+
+
+def test_reading_weights_shows_how_far_it_is(notebook):
+    _, states = notebook([Loading("tiny"), Reading(37, 100), Reading(40, 100)])
+    assert states[1].data["text/markdown"] == "*reading weights: 37%*"
 
 
 def test_notices_stay_above_the_reply(notebook):

@@ -11,14 +11,14 @@ from packed_folder import folder, in_memory, names, weights  # noqa: F401
 from tiny_gguf import write_llama
 
 import nbllm
-from nbllm.errors import ModelFileError
+from nbllm.errors import ModelFileError, Stopped
 from nbllm.formats.open import open_model
-from nbllm.runtime import packed, packed_cache
+from nbllm.runtime import mapping, packed, packed_cache
 from nbllm.runtime.engine import Engine
-from nbllm.runtime.events import finish
+from nbllm.runtime.events import Reading, StopFlag, finish
 from nbllm.runtime.models import architecture
 from nbllm.runtime.packed import Packer
-from nbllm.runtime.weights import content_key
+from nbllm.runtime.weights import content_key, packing
 
 IDS = [5, 200, 17, 299, 40, 3]
 
@@ -60,6 +60,69 @@ def test_the_second_load_packs_nothing_and_maps_the_same_bytes(folder, tiny_mode
         np.testing.assert_array_equal(got.data, in_memory)
         assert is_mapped(got.data) and not got.data.flags.writeable and got.notice is None
     assert len(names(folder)) == 1
+
+
+@pytest.fixture
+def no_lease(monkeypatch):
+    """The system says nothing when another program changes a file."""
+    if sys.platform == "win32":
+        pytest.skip("a mapped file cannot be cut there, so it needs no lease")
+    monkeypatch.setattr(mapping, "fcntl", None)
+
+
+def test_where_nobody_says_who_changes_a_file_it_is_read(folder, tiny_model, in_memory, no_lease, monkeypatch):
+    made = weights(tiny_model)
+    monkeypatch.setattr(Packer, "pack", lambda self: pytest.fail("packed again"))
+    monkeypatch.setattr(packed_cache, "SYNC", 10_000)
+    with open_model(tiny_model) as gguf:
+        steps = list(packing(gguf))
+    assert steps[-1] == Reading(in_memory.size, in_memory.size) and {type(step) for step in steps} == {Reading}
+    for got in (made, weights(tiny_model)):
+        np.testing.assert_array_equal(got.data, in_memory)
+        assert (got.path, got.notice, got.intact()) == (None, None, True)
+    assert len(names(folder)) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are leases on Linux only")
+def test_one_that_another_program_may_write_to_is_read(folder, tiny_model, in_memory):
+    path = weights(tiny_model).path
+    path.chmod(0o600)
+    with path.open("r+b"):
+        got = weights(tiny_model)
+    np.testing.assert_array_equal(got.data, in_memory)
+    assert (got.path, weights(tiny_model).path) == (None, path)
+
+
+def test_reading_it_can_be_stopped(folder, tiny_model, no_lease, monkeypatch):
+    weights(tiny_model)
+    reads, pieces, stop = [], packed_cache.pieces, StopFlag()
+
+    def slow(file, size):
+        for piece in pieces(file, size):
+            reads.append(piece.size)
+            stop.set()
+            yield piece
+
+    monkeypatch.setattr(packed_cache, "SYNC", 10_000)
+    monkeypatch.setattr(packed_cache, "pieces", slow)
+    with open_model(tiny_model) as gguf, pytest.raises(Stopped):
+        list(packing(gguf, stop))
+    assert reads == [10_000] and len(names(folder)) == 1
+
+
+def test_one_that_is_cut_while_it_is_read_is_laid_out_in_memory(folder, tiny_model, in_memory, no_lease, monkeypatch):
+    weights(tiny_model)
+    path, pieces = folder / names(folder)[0], packed_cache.pieces
+
+    def cut(file, size):
+        path.chmod(0o600)
+        os.truncate(path, packed_cache.HEADER + 10)
+        return pieces(file, size)
+
+    monkeypatch.setattr(packed_cache, "pieces", cut)
+    got = weights(tiny_model)
+    np.testing.assert_array_equal(got.data, in_memory)
+    assert got.path is None and "it was cut short" in got.notice
 
 
 def test_off_leaves_no_file_and_says_nothing(folder, tiny_model, in_memory, monkeypatch, tmp_path):

@@ -134,8 +134,8 @@ def test_two_processes_at_once_both_get_it_and_one_file_stays(folder, tiny_model
 def test_the_one_who_is_later_uses_the_file_of_the_one_who_was_faster(folder, in_memory):
     inodes = []
     for _ in range(2):
-        data = finish(packed_cache.store(folder, "k" * 32, in_memory.size, "m", [in_memory]))
-        np.testing.assert_array_equal(data, in_memory)
+        with finish(packed_cache.store(folder, "k" * 32, in_memory.size, "m", [in_memory])) as file:
+            np.testing.assert_array_equal(np.fromfile(file, np.uint8), in_memory)
         inodes.append((folder / ("k" * 32 + ".packed")).stat().st_ino)
     assert inodes[0] == inodes[1] and len(names(folder)) == 1
 
@@ -238,7 +238,7 @@ def test_a_session_tells_of_the_packing_and_of_its_trouble_once(folder, tiny_mod
 def fill(folder, key, size, used):
     """A file of the cache that was used last `used` seconds ago."""
     piece = np.zeros(size - packed_cache.HEADER, np.uint8)
-    finish(packed_cache.store(folder, key, piece.size, f"model {key}", [piece]))
+    finish(packed_cache.store(folder, key, piece.size, f"model {key}", [piece])).close()
     age(folder / f"{key}.packed", used)
 
 
@@ -246,7 +246,7 @@ def test_the_least_recently_used_goes_first(folder, monkeypatch):
     monkeypatch.setenv("NBLLM_CACHE_GB", "1e-4")  # 100 kB
     for key, used in (("a", 300), ("b", 400), ("c", 100)):
         fill(folder, key, 30_000, used)
-    assert packed_cache.find(folder, "b", 30_000 - packed_cache.HEADER) is not None  # so b was used now
+    packed_cache.find(folder, "b", 30_000 - packed_cache.HEADER).close()  # so b was used now
     fill(folder, "d", 35_000, 0)
     assert names(folder) == ["b.packed", "c.packed", "d.packed"]
     fill(folder, "e", 60_000, 0)
