@@ -16,6 +16,14 @@ CONTAINERS = {  # first bytes, which read backwards are the name -> versions -> 
     b"tjgg": {1: FIRST, 2: SECOND, 3: THIRD},
 }
 FIELDS = ("n_vocab", "n_embd", "n_mult", "n_head", "n_layer", "n_rot", "ftype")
+KEYS = {  # GGUF's -> a field
+    "general.file_type": "ftype",
+    "llama.embedding_length": "n_embd",
+    "llama.block_count": "n_layer",
+    "llama.attention.head_count": "n_head",
+    "llama.attention.head_count_kv": "n_head",
+    "llama.rope.dimension_count": "n_rot",
+}
 CONTEXT, EPSILON, ROPE_BASE = 2048, 1e-6, 10000.0  # of LLaMA (Touvron et al. 2023)
 
 EMBEDDING = "tok_embeddings.weight"
@@ -55,20 +63,15 @@ def read_llama(file):
     parts = [first, *map(_part, files[1:])]
     width, hidden = numbers["n_embd"], _feed_forward(numbers)
     tensors = joined(parts, _names(numbers), {"V": numbers["n_vocab"], "E": width, "F": hidden}, COLUMNS)
-    metadata = {
+    told = {
         "general.architecture": "llama",
-        "general.file_type": numbers["ftype"],
         "llama.context_length": CONTEXT,
-        "llama.embedding_length": width,
-        "llama.block_count": numbers["n_layer"],
         "llama.feed_forward_length": hidden,
-        "llama.attention.head_count": numbers["n_head"],
-        "llama.attention.head_count_kv": numbers["n_head"],
         "llama.attention.layer_norm_rms_epsilon": EPSILON,
-        "llama.rope.dimension_count": numbers["n_rot"],
         "llama.rope.freq_base": ROPE_BASE,
         **_tokenizer(first.tokens, first.scores),
     }
+    metadata = first.described(told, KEYS)
     return ModelFile(first.container + (f", {count} parts" if count > 1 else ""), metadata, tensors, files)
 
 

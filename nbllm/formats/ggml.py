@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import ModelFileError
 from .blocks import BLOCK_TYPES, BlockType
 from .eras import Era
-from .file import FETCH_AGAIN, Cursor, File, Tensor, short
+from .file import FETCH_AGAIN, Cursor, File, Metadata, Tensor, short
 
 MAX_TOKENS = 1 << 20
 MAX_TOKEN_BYTES = 1 << 10
@@ -111,6 +111,14 @@ class Part:
     scores: list
     head: bytes
     records: dict
+
+    def described(self, metadata, fields):
+        """Metadata: these values, and those of the header's numbers that are GGUF's under other names.
+
+        fields : dict of str to str, GGUF's key -> the header's name
+        """
+        numbers = {key: self.numbers[name] for key, name in fields.items()}
+        return Metadata(numbers | metadata, {key: self.cursor.places[name] for key, name in fields.items()})
 
     def piece(self, name):
         """Of a tensor: the file, where it begins, from the start of the first part, and its bytes."""

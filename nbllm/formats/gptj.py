@@ -9,6 +9,13 @@ from .file import Cursor, ModelFile
 from .ggml import Part, header, joined, records, vocabulary
 
 FIELDS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer", "n_rot", "ftype")
+KEYS = {  # GGUF's -> a field
+    "gptj.context_length": "n_ctx",
+    "gptj.embedding_length": "n_embd",
+    "gptj.block_count": "n_layer",
+    "gptj.attention.head_count": "n_head",
+    "gptj.rope.dimension_count": "n_rot",
+}
 ERAS = (FIRST, SECOND, THIRD)  # by the thousands of ftype
 EPSILON = 1e-5
 END = b"<|endoftext|>"
@@ -70,18 +77,13 @@ def read_gptj(file):
     part = Part(file, cursor, "GGML", era, numbers, tokens, scores, head, found)
     tensors = joined([part], names, {"V": n_vocab, "E": width, "F": 4 * width})
     end = {"tokenizer.ggml.eos_token_id": tokens.index(END)} if END in tokens else {}
-    metadata = {
+    told = {
         "general.architecture": "gptj",
         "general.file_type": ftype,
-        "gptj.context_length": numbers["n_ctx"],
-        "gptj.embedding_length": width,
-        "gptj.block_count": numbers["n_layer"],
         "gptj.feed_forward_length": 4 * width,
-        "gptj.attention.head_count": heads,
         "gptj.attention.layer_norm_epsilon": EPSILON,
-        "gptj.rope.dimension_count": rotated,
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.tokens": [token.decode("utf-8", "surrogateescape") for token in tokens],
         **end,
     }
-    return ModelFile(part.container, metadata, tensors, [file])
+    return ModelFile(part.container, part.described(told, KEYS), tensors, [file])

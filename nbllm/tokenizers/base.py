@@ -72,7 +72,8 @@ class Tokenizer:
         self.tokens = read_key(metadata, "tokens", list)  # id -> text, in the file's spelling
         self.vocab_size = len(self.tokens)
         if not self.vocab_size:
-            raise ModelFileError("tokenizer.ggml.tokens is empty; use another model file.")
+            at = where(metadata, "tokenizer.ggml.tokens")
+            raise ModelFileError(f"tokenizer.ggml.tokens is empty{at}; use another model file.")
         self.ids = dict(zip(self.tokens, range(self.vocab_size), strict=True))  # text -> id
         self.types = _token_types(metadata, self.vocab_size)  # (vocab_size,) int64
         ends = [self.ids[text] for text in END_TEXTS if text in self.ids and not self._has_all(NO_ENDS.get(text))]

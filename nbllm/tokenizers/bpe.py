@@ -8,6 +8,7 @@ from functools import cached_property
 
 import regex
 
+from ..formats.file import where
 from .base import CACHED_LENGTH, Tokenizer, merge_ranks, read_key, remembering
 from .merge import NEVER, cut, merge
 from .pre_tokenizers import pre_tokenizer
@@ -53,7 +54,8 @@ class BPE(Tokenizer):
         raw = " the" in self.ids and spelled(" the") not in self.ids
         if raw:
             self._spell_tokens()
-        self._pre = pre_tokenizer(read_key(metadata, "pre", str, "gpt-2" if raw else "default"))
+        name = read_key(metadata, "pre", str, "gpt-2" if raw else "default")
+        self._pre = pre_tokenizer(name, where(metadata, "tokenizer.ggml.pre"))
         self.add_bos = self._wants_bos(metadata, self._pre.add_bos)
         self._patterns = [regex.compile(f"({pattern})") for pattern in self._pre.patterns]
         if raw and "tokenizer.ggml.merges" not in metadata:

@@ -99,12 +99,12 @@ PRE_TOKENIZERS = {
 }
 
 
-def pre_tokenizer(name):
-    """The one of this name; ModelFileError when there is none."""
+def pre_tokenizer(name, at=""):
+    """The one of this name; ModelFileError when there is none, which says where the name is: `at`."""
     if name not in PRE_TOKENIZERS:
         known = ", ".join(PRE_TOKENIZERS)
         raise ModelFileError(
-            f"tokenizer.ggml.pre is {name[:80]!r}, a pre-tokenizer that is not supported; use a model file with one of "
-            f"{known}."
+            f"tokenizer.ggml.pre is {name[:80]!r}{at}, a pre-tokenizer that is not supported; use a model file with "
+            f"one of {known}."
         )
     return PRE_TOKENIZERS[name]

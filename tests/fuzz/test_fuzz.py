@@ -111,6 +111,24 @@ def test_hyper_parameters_of_a_wrong_kind_are_refused_by_their_name(tmp_path, va
         assert f" (at byte {at})" in str(caught.value), key
 
 
+@pytest.mark.parametrize(("key", "value", "told"), [
+    ("tokenizer.ggml.model", "abacus", "'abacus'"),
+    ("tokenizer.ggml.pre", "guesses", "'guesses'"),
+    ("tokenizer.ggml.tokens", [], "is empty"),
+    ("llama.attention.head_count_kv", 3, "heads of 4"),
+])  # fmt: skip
+def test_values_that_do_not_fit_are_refused_with_their_byte(tmp_path, key, value, told):
+    metadata, tensors = tiny_gguf.llama(layers=1)
+    path = tmp_path / "m.gguf"
+    path.write_bytes(tiny_gguf.gguf_bytes(metadata | {key: value}, tensors))
+    with pytest.raises(ModelFileError) as caught:
+        nbllm.load(path, threads=1)
+    if "heads" in told:
+        key = "llama.attention.head_count"  # which stands for all of them
+    at = path.read_bytes().find(key.encode()) + len(key) + 4
+    assert told in str(caught.value) and f" (at byte {at})" in str(caught.value)
+
+
 @pytest.mark.parametrize("tokenizer", ["gpt2", "llama", "bert", "gemma4"])
 def test_a_value_of_a_wrong_kind_is_at_most_refused_whatever_its_key(tmp_path, tokenizer):
     metadata, tensors = tiny_gguf.llama(layers=1)

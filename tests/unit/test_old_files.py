@@ -13,6 +13,8 @@ from models_of_2023 import Model
 from nbllm.errors import ModelFileError
 from nbllm.formats.blocks import dequantize
 from nbllm.formats.open import open_model
+from nbllm.runtime.models import architecture
+from nbllm.runtime.packed import Packer
 
 LLAMA = dict(vocab=8, width=32, heads=2, layers=1, feed_forward=96)
 GPTJ = dict(vocab=8, width=32, heads=2, layers=1, feed_forward=128, context=64, rotated=8)
@@ -166,6 +168,24 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, name):
     for i, part in enumerate(rest):
         for cut in (0, 30, len(part) // 2, len(part) - 1):
             message(tmp_path, raw, *rest[:i], part[:cut], *rest[i + 1 :])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_header_knows_at_which_byte_its_numbers_are(tmp_path, name):
+    with open_model(write(tmp_path, *OLD[name])) as file:
+        places = file.metadata.places
+        assert len(places) >= 5
+        assert [struct.unpack_from("<i", OLD[name][0], at)[0] for at in places.values()] == [
+            file.metadata[key] for key in places
+        ]
+
+
+def test_a_number_that_cannot_be_run_is_refused_with_its_byte(tmp_path):
+    raw = bytearray(OLD["gptj"][0])
+    raw[24:28] = u32(1)  # n_rot
+    with open_model(write(tmp_path, raw)) as file:
+        with pytest.raises(ModelFileError, match=r"'gptj.rope.dimension_count' is 1 \(at byte 24\), outside of 2 to"):
+            architecture(file.metadata)(file, Packer())
 
 
 @pytest.mark.parametrize("name", SMALL)

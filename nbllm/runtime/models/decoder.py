@@ -113,8 +113,9 @@ class Decoder:
             or rotated % 2
             or file.number("attention.value_length", 1, 1024, default=dim) != dim
         ):
+            at = where(file.metadata, f"{file.prefix}.attention.head_count")
             raise ModelFileError(
-                f"heads of {count} over {kv_count} with {dim} dimensions, {rotated} of them rotated, are not "
+                f"heads of {count}{at} over {kv_count} with {dim} dimensions, {rotated} of them rotated, are not "
                 "supported: attention.head_count must be a multiple of head_count_kv, key_length one of 16 and "
                 "value_length the same, rope.dimension_count even; use another file."
             )
@@ -170,8 +171,9 @@ class Decoder:
         used = file.number("expert_used_count", 1, min(count, SIDE))
         hidden = file.number("expert_feed_forward_length", 0, 2**20, default=0) or self.hidden
         if hidden % 32 or width % 32:
+            at = where(file.metadata, f"{file.prefix}.expert_feed_forward_length")
             raise ModelFileError(
-                f"experts of {hidden} activations are not supported: their number is no multiple of 32."
+                f"experts of {hidden} activations{at} are not supported: their number is no multiple of 32."
             )
         layer.experts = Experts(
             count, used, hidden, self.experts_normalised, self._linear(name + "ffn_gate_inp", count, width),
