@@ -44,7 +44,7 @@ class ContextFullError(NbLLMError):
 
 
 class CpuError(NbLLMError):
-    """This processor lacks what was asked for, or no compiled kernels are present."""
+    """This processor lacks what was asked for, the system its threads, or no compiled kernels are present."""
 
 
 class Stopped(OneLine, KeyboardInterrupt):

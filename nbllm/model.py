@@ -13,7 +13,8 @@ from nbllm.catalogue.progress import ProgressLine
 from nbllm.errors import ModelFileError, ModelNotFoundError, NbLLMError, OptionError, Stopped
 from nbllm.formats.open import open_model
 from nbllm.runtime.batch import Batch
-from nbllm.runtime.engine import MAX_OUTPUTS, Engine
+from nbllm.runtime.crew import startable
+from nbllm.runtime.engine import MAX_OUTPUTS, Engine, thread_count
 from nbllm.runtime.estimate import fit, shape
 from nbllm.runtime.events import Done, StopFlag, finish
 from nbllm.runtime.memory import memory
@@ -119,18 +120,22 @@ def loading(
 
 
 def _threads(threads):
-    """How many threads to load a model with, and one line for the user if they are fewer because this process is a
-    fork."""
+    """How many threads to load a model with, and one line for the user if they are fewer than wanted."""
     global _computing
     _computing = _computing or os.getpid()
-    if _computing == os.getpid() or threads == 1:
-        return threads, None
+    count = thread_count(threads)
+    if _computing == os.getpid():
+        can = startable(count)
+        why = "the system lets this process start no more threads (`ulimit -u`, or a container's limit)"
+        otherwise = "end other programs of yours"
+    else:
+        can, why = 1, "this process is a fork of one that had a model loaded"
+        otherwise = "start it by multiprocessing's 'spawn'"
+    if can == count:
+        return count, None
     if threads is not None:
-        raise OptionError(
-            f"threads={threads!r} cannot be in a fork of a process that had a model loaded: give 1, or start it by "
-            "multiprocessing's 'spawn'"
-        )
-    return 1, "This process is a fork of one that had a model loaded, so one thread computes; 'spawn' would allow more."
+        raise OptionError(f"threads={threads} cannot be, for {why}: give {can}, or {otherwise}.")
+    return can, f"{can} of {count} threads compute, for {why}; for more, {otherwise}."
 
 
 def _default_model():

@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from nbllm.errors import NbLLMError
+from nbllm.runtime import crew
 from nbllm.runtime.events import StopFlag
 
 # How often a wait looks up, in seconds: a lock that waits cannot be interrupted on Windows, and elsewhere a signal that
@@ -125,8 +126,7 @@ class Worker:
         self._current = None
         self._closed = False
         self._lock = threading.Lock()  # around what must not happen between `submit` and `close`
-        self._thread = threading.Thread(target=self._run, name="nbllm worker", daemon=True)
-        self._thread.start()
+        self._thread = crew.start(self._run, "nbllm worker")
 
     def submit(self, job, follower=None) -> Handle:
         """Queue a job: a generator function that is given the stop flag and yields events.

@@ -13,6 +13,7 @@ from nbllm.chat.schema import Schema
 from nbllm.chat.worker import WAIT
 from nbllm.errors import OptionError
 from nbllm.jupyter.interpolate import names
+from nbllm.runtime import crew
 
 _LIST = re.compile(r"list\[(.+)\]")
 _TYPES = {each.__name__: each for each in (str, int, float, bool, list, dict)}
@@ -36,7 +37,7 @@ def _apart(function):
         except BaseException as error:  # raised again below
             ended.put((None, error))
 
-    threading.Thread(target=run, name="nbllm schema", daemon=True).start()
+    crew.start(run, "nbllm schema")
     while True:
         with suppress(queue.Empty):
             result, error = ended.get(timeout=WAIT)

@@ -18,6 +18,7 @@ from ..formats.blocks import BLOCK_TYPES, dequantize
 from . import ops
 from .arrays import zeros
 from .cache import Cache, Sequence
+from .crew import ready
 from .events import StopFlag
 from .generation import MAX_OUTPUTS, MAX_TOKENS, Generation, common_prefix
 from .packed import rows
@@ -70,7 +71,7 @@ class Engine:
         self.weights = weights or load_weights(gguf)
         model = self.weights.model
         self.context = _within("context", context, 1, model.context, min(model.context, DEFAULT_CONTEXT))
-        self.threads = _within("threads", threads, 1, 1024, ops.threads()[0])
+        self.threads = thread_count(threads)
         self.vocab_size = model.vocab
         self.guessing = True
         self._embedding = model.embedding
@@ -239,8 +240,11 @@ class Engine:
             The cache is full.
         ModelFileError
             Another program changes the packed weights.
+        CpuError
+            The threads cannot be started.
         """
         self.weights.check()
+        ready(self.threads)
         ids, where, picked = [], [], []
         for sequence, more, outputs in parts:
             self.cache.fit(sequence, len(more))
@@ -320,6 +324,11 @@ def attended(parts, most):
             pages += each + [0] * (longest - len(each))
         token, i = token + tokens * len(lists), end
     return spans, pages
+
+
+def thread_count(threads: int | None) -> int:
+    """How many threads compute, if so many were asked for. OptionError when that is out of range."""
+    return _within("threads", threads, 1, ops.MOST_THREADS, ops.threads()[0])
 
 
 def _within(name, value, low, high, default):

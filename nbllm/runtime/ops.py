@@ -14,6 +14,9 @@ from ..errors import CpuError
 from .cgroups import groups
 
 
+MOST_THREADS = 1024
+
+
 @dataclass(frozen=True)
 class Variant:
     """The kernels compiled for one instruction set.
@@ -148,7 +151,7 @@ def threads() -> tuple[int, int]:
     """
     present = os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    if wanted.isdecimal() and int(wanted) > 0:
+    if wanted.isdecimal() and len(wanted) < 10 and 1 <= int(wanted) <= MOST_THREADS:
         return int(wanted), present
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(present))
     used = len({_core(cpu) for cpu in allowed})

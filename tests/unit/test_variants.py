@@ -164,7 +164,8 @@ def test_without_a_list_of_siblings_every_processor_is_a_core(machine, monkeypat
     assert ops.threads() == (3, 3)
 
 
-@pytest.mark.parametrize("value, used", [("3", 3), ("16", 16), ("2,4", 2), ("", 4), ("0", 4), ("many", 4), ("²", 4)])
+@pytest.mark.parametrize("value, used", [("3", 3), ("16", 16), ("2,4", 2), ("", 4), ("0", 4), ("many", 4), ("²", 4),
+                                         ("100000", 4), ("9" * 5000, 4)])
 def test_omp_num_threads_has_the_last_word_when_it_is_a_number(machine, monkeypatch, value, used):
     machine(PAIRS, groups={"/sys/fs/cgroup/cpu.max": "400000 100000\n"}, own_group="0::/\n")
     monkeypatch.setenv("OMP_NUM_THREADS", value)
