@@ -22,8 +22,8 @@ def run(session, job, output):
     Stopped
         The user interrupted. What was written stays in the output and in the conversation.
     """
-    with _ending(output), _stop_on_interrupt(session, output):
-        with _awaiting(session, job) as handle:
+    with _interrupts(session, output) as interrupts, _ending(output):
+        with _awaiting(session, job) as handle, interrupts.stop(handle):
             if not handle.events:  # else what it waits for is known
                 output.paint()
             for event in handle:
@@ -78,7 +78,7 @@ def _awaiting(session, job, follower=None):
 
 def _began(output, handle):
     """Whether there is something to lose; asked after the job was told to stop. The output may be behind the job."""
-    return output.began or (handle is not None and any(isinstance(event, (Prefill, Mapped)) for event in handle.events))
+    return output.began or any(isinstance(event, (Prefill, Mapped)) for event in handle.events)
 
 
 @contextmanager
@@ -98,26 +98,48 @@ def _ending(output):
         raise Stopped(message)
 
 
-@contextmanager
-def _stop_on_interrupt(session, output):
-    """An interrupt sets the stop flag and the last events follow: raised at any place, it could lose one of them.
+class _Interrupts:
+    """What an interrupt does to a cell that waits: it sets the stop flag and the last events follow, for raised at any
+    place, it could lose one of them.
 
-    It is raised where nothing can be lost, while the model is found and loaded, and when it comes a second time.
+    It is raised where nothing can be lost, while the model is found and loaded, and when it comes a second time. Before
+    the job is submitted, and while its end is shown, it is only noted.
     """
-    if threading.current_thread() is not threading.main_thread():  # signals do not come here
-        yield
-        return
-    stopped = False
 
-    def interrupt(signum, frame):
-        nonlocal stopped
-        session.interrupt()
-        if stopped or not _began(output, session.awaited):
-            raise KeyboardInterrupt
-        stopped = True
+    def __init__(self, session, output):
+        self.noted = False
+        self._session, self._output, self._handle = session, output, None
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    def __call__(self, signum, frame):
+        again, self.noted = self.noted, True
+        if self._handle is not None:
+            self._session.interrupt()
+            if again or not _began(self._output, self._handle):
+                raise KeyboardInterrupt
+
+    @contextmanager
+    def stop(self, handle):
+        """From here on an interrupt stops this job; one that came before does so now."""
+        try:
+            self._handle = handle
+            if self.noted:
+                handle.stop()
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self._handle = None
+
+
+@contextmanager
+def _interrupts(session, output):
+    """The interrupts of a cell, from before its job is submitted until its end is shown."""
+    interrupts, main = _Interrupts(session, output), threading.current_thread() is threading.main_thread()
+    if main:  # signals come nowhere else
+        before = signal.signal(signal.SIGINT, interrupts)
     try:
-        yield
+        yield interrupts
     finally:
-        signal.signal(signal.SIGINT, before)
+        if main:
+            signal.signal(signal.SIGINT, before)
+    if interrupts.noted:  # too late for the reply, but not for the cells that would follow
+        raise Stopped("Stopped.")

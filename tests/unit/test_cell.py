@@ -64,3 +64,47 @@ def test_what_was_written_is_kept_and_said_though_the_output_is_behind(session, 
     with pytest.raises(Stopped, match=r"Stopped after \d+ tokens; the partial reply is kept\."):
         how(session, job)
     assert session.shelf.current.messages[-1]["role"] == "assistant"
+
+
+class InterruptedAtTheEnd(Output):
+    """Is interrupted when it begins to show its last state."""
+
+    shown = None
+
+    def paint(self):
+        if self.doing is None:
+            os.kill(os.getpid(), signal.SIGINT)
+        self.shown = self.text, self.footer()
+
+
+def test_an_interrupt_while_the_end_is_shown_is_told_when_it_is_shown(session):
+    output = InterruptedAtTheEnd()
+    with pytest.raises(Stopped, match=r"^Stopped\.$"):
+        cell.run(session, session.ask("hello", session.sampling(max_tokens=5)), output)
+    assert output.finish_reason == "length"
+    assert output.shown == (session.shelf.current.messages[-1]["content"], output.footer())
+
+
+def test_an_interrupt_while_the_job_is_submitted_stops_that_job_alone(session, monkeypatch):
+    submit, submitted = session.submit, [session.submit(never_ending)]
+
+    def interrupted(*given):
+        submitted.append(submit(*given))
+        os.kill(os.getpid(), signal.SIGINT)
+        return submitted[-1]
+
+    monkeypatch.setattr(session, "submit", interrupted)
+    with pytest.raises(Stopped, match="Stopped while waiting for the "):
+        cell.run(session, session.ask("hello", session.sampling(max_tokens=None)), Behind(session, None))
+    assert not submitted[0].ended
+    submitted[0].stop()
+    with pytest.raises(Stopped):
+        submitted[1].wait()
+    assert not session.shelf.current.messages
+
+
+def never_ending(stop):
+    """A job that ends when it is stopped."""
+    while not stop.is_set():
+        time.sleep(0.001)
+    yield from ()
