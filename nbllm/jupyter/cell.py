@@ -107,15 +107,17 @@ class _Interrupts:
     """
 
     def __init__(self, session, output):
-        self.noted = False
+        self.noted = self._told = False
         self._session, self._output, self._handle = session, output, None
 
     def __call__(self, signum, frame):
-        again, self.noted = self.noted, True
-        if self._handle is not None:
-            self._session.interrupt()
-            if again or not _began(self._output, self._handle):
-                raise KeyboardInterrupt
+        if self._handle is None:
+            self.noted = True
+            return
+        again, self._told = self._told, True
+        self._session.interrupt()
+        if again or not _began(self._output, self._handle):
+            raise KeyboardInterrupt
 
     @contextmanager
     def stop(self, handle):
@@ -123,6 +125,7 @@ class _Interrupts:
         try:
             self._handle = handle
             if self.noted:
+                self.noted = False
                 handle.stop()
                 raise KeyboardInterrupt
             yield
