@@ -119,7 +119,8 @@ class Page:
 
     def start(self, number):
         """Run a cell as a user does, again if nothing happened:
-        JupyterLab runs none before the Jupyter kernel is there."""
+        JupyterLab runs none before the Jupyter kernel is there, and asks for one where it knows of none yet."""
+        expect(self.page.locator(".jp-KernelName").first).not_to_have_text("No Kernel")
         end = time.monotonic() + PATIENCE / 1000
         while time.monotonic() < end:
             self.cell(number).locator(".cm-content").click()
