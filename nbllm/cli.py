@@ -103,15 +103,18 @@ def cache(action, name):
     from nbllm.catalogue.places import ENDINGS
     from nbllm.runtime import packed_cache
 
-    folder = packed_cache.folder()
+    try:
+        folder = packed_cache.folder()
+        entries, limit = (packed_cache.entries(folder), packed_cache.limit(folder)) if folder else ((), 0)
+    except OSError as error:
+        raise NbLLMError(f"the cache cannot be looked into: {error.strerror}") from error
     if folder is None:
         raise NbLLMError("the cache is off, as NBLLM_CACHE says")
     if action is None:
-        entries = packed_cache.entries(folder)
         for entry in reversed(entries):
             used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
             print(f"{entry.model or 'unfinished':32} {entry.size / 1e6:8,.0f} MB  used {used}  {entry.path.name}")
-        total, limit = sum(entry.size for entry in entries), packed_cache.limit(folder)
+        total = sum(entry.size for entry in entries)
         print(f"{'total':32} {total / 1e6:8,.0f} MB  of {limit / 1e6:,.0f} MB in {folder}")
         return
     model = name and (known(name).file if known(name) else name)

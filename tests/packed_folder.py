@@ -33,3 +33,10 @@ def weights(model):
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+def in_memory_with_one_notice(model, in_memory, match):
+    got = weights(model)
+    np.testing.assert_array_equal(got.data, in_memory)
+    assert got.path is None
+    assert "\n" not in got.notice and match in got.notice and model.stem in got.notice

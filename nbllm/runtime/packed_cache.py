@@ -12,9 +12,9 @@ import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from ..errors import OptionError
+from ..errors import CpuError, OptionError
+from .crew import start
 from .events import Packing
 
 try:
@@ -61,11 +62,24 @@ class Entry:
 
 
 def folder() -> Path | None:
-    """Where the cache is: `NBLLM_CACHE`, or `nbllm/packed` in the system's place for caches; None when it is `off`."""
+    """Where the cache is: `NBLLM_CACHE`, or `nbllm/packed` in the system's place for caches; None when it is `off`.
+
+    Raises
+    ------
+    OSError
+        It would be in a home folder, and there is none.
+    """
     given = os.environ.get("NBLLM_CACHE")
     if given and given.lower() == "off":
         return None
-    return Path(given).expanduser() if given else platformdirs.user_cache_path("nbllm", appauthor=False) / "packed"
+    try:
+        place = Path(given).expanduser() if given else platformdirs.user_cache_path("nbllm", appauthor=False) / "packed"
+    except RuntimeError:
+        place = None
+    if place is None or str(place).startswith("~"):  # as some versions leave it
+        named = f"NBLLM_CACHE={given!r} is in" if given else "this user has"
+        raise FileNotFoundError(errno.ENOENT, f"{named} no home folder; set NBLLM_CACHE to another folder, or to off")
+    return place
 
 
 def limit(folder: Path) -> int:
@@ -83,13 +97,32 @@ def limit(folder: Path) -> int:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """The files of the cache, the one that was not used for the longest time first."""
+    """The files of the cache, the one that was not used for the longest time first.
+
+    Raises
+    ------
+    OSError
+        The folder is there and cannot be looked into.
+    """
     found = []
-    for file_path in (*folder.glob("*" + ENDING), *folder.glob("*" + PART)):
-        with suppress(FileNotFoundError), file_path.open("rb") as file:  # another process deleted it meanwhile
-            status = os.fstat(file.fileno())
-            found.append(Entry(file_path, status.st_size, status.st_mtime, _read_header(file).get("model")))
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    for file_path in (folder / name for name in names if name.endswith((ENDING, PART))):
+        with suppress(OSError):  # another process deleted it meanwhile, or it is a link to nothing
+            status = file_path.stat()
+            if stat.S_ISREG(status.st_mode):
+                found.append(Entry(file_path, status.st_size, status.st_mtime, _model(file_path)))
     return sorted(found, key=lambda entry: entry.used)
+
+
+def _model(file_path):
+    try:
+        with _opened(file_path) as file:
+            return _read_header(file).get("model")
+    except PermissionError:  # another user's; it takes room all the same
+        return None
 
 
 def clear(folder: Path, model: str | None = None) -> tuple[list[Entry], list[Entry]]:
@@ -122,7 +155,7 @@ def find(folder: Path, key: str, size: int):
     """
     place = path(folder, key)
     try:
-        file = place.open("rb")
+        file = _opened(place)
     except FileNotFoundError:
         return None
     try:
@@ -180,29 +213,69 @@ def store(folder: Path, key: str, size: int, model: str, pieces):
     _make_room(folder, HEADER + size)
     descriptor, part = tempfile.mkstemp(PART, key[:16] + "-", folder)
     try:
-        with open(descriptor, "wb") as file, ThreadPoolExecutor(1, "nbllm disk") as disk:
+        with open(descriptor, "wb") as file, _Disk(descriptor) as disk:
             _lock(file)
             file.write(bytes(HEADER))
             done = saved = 0
-            saving = None
             for piece in pieces:
                 file.write(piece)
                 done += piece.size
                 if done - saved >= SYNC or done == size:
                     file.flush()
-                    if saving:
-                        saving.result()  # so no more than twice SYNC wait to be written
-                    saving, saved = disk.submit(os.fsync, descriptor), done
+                    disk.save()  # so no more than twice SYNC wait to be written
+                    saved = done
                     yield Packing(done, size)
-            saving.result()
+            disk.wait()
             file.seek(0)
             file.write(_header(key, size, model))
             file.flush()
             os.fsync(descriptor)
             _protect(descriptor)
+            _unlock(file)  # at once: a process that was forked meanwhile has it open, too, for as long as it lives
         return _place(part, folder, key, size)
     finally:
         Path(part).unlink(missing_ok=True)
+
+
+class _Disk:
+    """Has what is written to a file put on the disk by a thread of its own, while more is written."""
+
+    def __init__(self, descriptor):
+        self._descriptor, self._thread, self._error = descriptor, None, None
+
+    def save(self):
+        """Begin to save what is written by now, once what was begun before is done; raises OSError if that failed."""
+        self.wait()
+        try:
+            self._thread = start(self._sync, "nbllm disk")
+        except CpuError:  # there can be no thread
+            os.fsync(self._descriptor)
+
+    def wait(self):
+        self._join()
+        if self._error:
+            raise self._error
+
+    def _join(self):
+        if self._thread:
+            self._thread.join()
+
+    def _sync(self):
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._error = error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._join()  # before the file is closed, and another has its descriptor
+
+
+def _opened(path):
+    """A file to be read. Whatever has its name is opened at once: a named pipe would wait for someone to write."""
+    return open(path, "rb", opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0)))
 
 
 def _place(part, folder, key, size):
@@ -228,6 +301,8 @@ def _header(key, size, model):
 
 def _read_header(file):
     """dict: what `_header` wrote; empty if that is not there, or the file is not as long as it says."""
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return {}
     try:
         header = json.loads(file.read(HEADER))
     except (ValueError, RecursionError):  # also of bytes that are not UTF-8, and of lists in lists
@@ -240,10 +315,19 @@ def _read_header(file):
 
 
 def _lock(file, shared=False):
-    """Mark an open file as used by this process, until its last descriptor is closed, at the latest by its death."""
+    """Mark an open file as used by this process, until its last descriptor is closed, at the latest by its death.
+
+    It never waits for another process: who has the lock is about to delete the file, or is no nbllm, and what is open
+    stays readable."""
+    if fcntl:
+        with suppress(OSError):  # somebody has it; or a file system without locks
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+def _unlock(file):
     if fcntl:
         with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _protect(file):

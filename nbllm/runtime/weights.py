@@ -90,10 +90,10 @@ def packing(gguf, stop: StopFlag | None = None):
     packer = Packer()
     model = architecture(gguf.metadata)(gguf, packer)
     stop = stop or StopFlag()
-    folder, notice = packed_cache.folder(), None
-    if folder is not None:
-        key = content_key(gguf, packer)
-        try:
+    folder = notice = None
+    try:
+        if (folder := packed_cache.folder()) is not None:
+            key = content_key(gguf, packer)
             file = packed_cache.find(folder, key, packer.size)
             if file is None:
                 pieces = _stoppable(packer.pack(), stop)
@@ -104,11 +104,12 @@ def packing(gguf, stop: StopFlag | None = None):
                     return Weights(model, data, packed_cache.path(folder, key))
                 pieces = _stoppable(packed_cache.pieces(file, packer.size), stop)
                 return Weights(model, (yield from _in_memory(packer.size, pieces, Reading)))
-        except OSError as error:
-            notice = (
-                f"The weights of {gguf.path.stem} are laid out in memory, {packer.size / 1e9:.1f} GB, now and the next "
-                f"time: the cache in {folder} cannot take them ({error.strerror or error})."
-            )
+    except OSError as error:
+        cache = f"the cache in {folder}" if folder else "the cache"
+        notice = (
+            f"The weights of {gguf.path.stem} are laid out in memory, {packer.size / 1e9:.1f} GB, now and the next "
+            f"time: {cache} cannot take them ({error.strerror or error})."
+        )
     pieces = _stoppable(packer.pack(), stop)
     return Weights(model, (yield from _in_memory(packer.size, pieces, Packing)), notice=notice)
 

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from packed_folder import folder, in_memory, names, weights  # noqa: F401
+from packed_folder import folder, in_memory, in_memory_with_one_notice, names, weights  # noqa: F401
 from tiny_gguf import write_llama
 
 import nbllm
@@ -151,13 +151,6 @@ def test_threads_that_load_at_once_all_get_it(folder, tiny_model, in_memory):
 
 
 # ---- no room
-
-
-def in_memory_with_one_notice(model, in_memory, match):
-    got = weights(model)
-    np.testing.assert_array_equal(got.data, in_memory)
-    assert got.path is None
-    assert "\n" not in got.notice and match in got.notice and model.stem in got.notice
 
 
 def test_a_disk_that_fills_up_half_way(folder, tiny_model, in_memory, monkeypatch):
