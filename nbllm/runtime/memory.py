@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ..errors import NbLLMError
 from .cgroups import groups
 
 try:
@@ -24,12 +25,25 @@ class Memory:
 
 
 def memory() -> Memory:
-    """The machine's memory, or what a control group (a container, a batch job) or `ulimit -v` allows of it."""
+    """The machine's memory, or what a control group (a container, a batch job) or `ulimit -v` allows of it.
+
+    Raises
+    ------
+    NbLLMError
+        The system does not say.
+    """
     import psutil  # here, as only loading and lists need it
 
-    machine = psutil.virtual_memory()
+    try:
+        machine = psutil.virtual_memory()
+        limits = (*_limits(), *_own_limit(psutil.Process()))
+    except (OSError, psutil.Error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise NbLLMError(
+            f"the system does not say what memory is free ({why}): close some files, if this process has many open"
+        ) from error
     total, free = machine.total, machine.available
-    for limit, used in (*_limits(), *_own_limit(psutil.Process())):
+    for limit, used in limits:
         total, free = min(total, limit), min(free, max(0, limit - used))
     return Memory(total, free)
 

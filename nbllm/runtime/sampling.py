@@ -14,7 +14,11 @@ from nbllm.errors import ModelFileError
 from nbllm.runtime.options import Sampling
 from nbllm.runtime.program import PEAK
 
+# What is too large or too small for a number has a meaning here, whatever the user has NumPy do about it.
+QUIET = {"over": "ignore", "under": "ignore"}
 
+
+@np.errstate(**QUIET)
 def penalise(logits, recent, penalty):
     """Make each id of `recent` less likely, once however often it occurs. In place.
 
@@ -22,8 +26,7 @@ def penalise(logits, recent, penalty):
     """
     ids = np.asarray(recent, np.int64)  # (n,); one that occurs twice is set to the same value twice
     seen = logits[ids]  # (n,) float32
-    with np.errstate(over="ignore"):
-        changed = np.where(seen <= 0, seen * penalty, seen / penalty)
+    changed = np.where(seen <= 0, seen * penalty, seen / penalty)
     largest = np.finfo(np.float32).max
     # -inf is a token that is not allowed
     logits[ids] = np.where(np.isinf(seen), seen, np.clip(changed, -largest, largest))
@@ -54,6 +57,7 @@ def candidates(logits, peaks, k):
     return ids[: logits.size - ids[-1] - 1] if ids[-1] >= logits.size else ids  # the last block may be shorter
 
 
+@np.errstate(**QUIET)
 def top_p(logits, p):
     """How many of the logits, float32 (n,) falling, make up the share p of the probability; at least one."""
     if p >= 1:
@@ -69,13 +73,15 @@ def min_p(logits, p):
     return max(int(np.count_nonzero(logits >= logits[0] + math.log(p))), 1)
 
 
+@np.errstate(**QUIET)
 def probabilities(logits, temperature=1.0):
     """Softmax of logits / temperature. logits: float32 (n,), largest first -> float64 (n,)"""
-    with np.errstate(over="ignore"):  # a temperature near 0 may bring -inf, which is a probability of 0
-        scaled = np.exp((logits.astype(np.float64) - logits[0]) / temperature)
+    # a temperature near 0 may bring -inf, which is a probability of 0
+    scaled = np.exp((logits.astype(np.float64) - logits[0]) / temperature)
     return scaled / scaled.sum()
 
 
+@np.errstate(**QUIET)
 def likeliest(logits, peaks, id, n):
     """The probability that the model gave to a token, and the n likeliest tokens with theirs.
 

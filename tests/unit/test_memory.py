@@ -1,5 +1,6 @@
 """What a model takes in memory, what there is, and that no more is taken; that a model is gone when another comes."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -67,6 +68,16 @@ def test_a_group_that_has_taken_more_than_it_may_has_nothing_left(root):
     root({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1000\n", "sys/fs/cgroup/memory.current": "2000\n",
           "sys/fs/cgroup/memory.stat": "\n"})  # fmt: skip
     assert memory() == Memory(1000, 0)
+
+
+def test_a_process_without_descriptors_is_told_so(monkeypatch):
+    def machine():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/proc/meminfo")
+
+    monkeypatch.setattr(psutil, "virtual_memory", machine)
+    with pytest.raises(NbLLMError, match=f"{os.strerror(errno.EMFILE)}.*close some") as error:
+        memory()
+    assert "\n" not in str(error.value)
 
 
 LIMITED = """

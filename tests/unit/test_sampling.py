@@ -9,7 +9,7 @@ import pytest
 
 from nbllm.errors import ModelFileError, OptionError
 from nbllm.runtime.program import PEAK
-from nbllm.runtime.sampling import Sampler, Sampling, min_p, penalise, probabilities, top_k, top_p
+from nbllm.runtime.sampling import Sampler, Sampling, likeliest, min_p, penalise, probabilities, top_k, top_p
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "sampling.json").read_text())
 VOCAB = 49152
@@ -183,6 +183,24 @@ def test_draws_follow_the_probabilities():
 def test_a_temperature_next_to_0_is_greedy():
     logits = random_logits(3)
     assert pick(Sampler(Sampling(temperature=1e-320, repeat_penalty=1, seed=1), VOCAB), logits) == logits.argmax()
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-3, 0.05, 0.7, 100])
+@pytest.mark.parametrize("options", [
+    {}, {"top_k": 0}, {"top_k": 0, "top_p": 1, "min_p": 0}, {"repeat_penalty": 0.01}, {"repeat_penalty": 100},
+], ids=str)  # fmt: skip
+def test_the_users_own_settings_for_errors_of_numpy_change_nothing(temperature, options):
+    logits = random_logits(3) * np.float32(100)  # (vocab,)
+    logits[1:4] = 1e-39, 3e38, 0  # the penalty takes them out of range
+
+    def drawn():
+        sampler = Sampler(Sampling(temperature=temperature, seed=1, **options), VOCAB)
+        ids = [pick(sampler, logits, recent=[1, 2, 3]) for _ in range(5)]
+        return ids, likeliest(logits, peaks(logits), 5, VOCAB)
+
+    expected = drawn()
+    with np.errstate(all="raise"):
+        assert drawn() == expected
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
