@@ -198,6 +198,6 @@ OTHER = {"nbllm": "version of nbllm", "fingerprint": "model", "bits": "cache_bit
 
 def _made(model) -> dict:
     """All that keys and values depend on beside the tokens, and how they are laid out; not the processor."""
-    angles = model.engine.weights.model.angles(model.context)  # (context, ...) float32; some models' depend on it
-    rope = hashlib.sha256(np.ascontiguousarray(angles[:2])).hexdigest()[:16]
+    angles = model.engine.weights.model.angles(model.context).reach(2)  # (2, ...) float32; some depend on the context
+    rope = hashlib.sha256(np.ascontiguousarray(angles)).hexdigest()[:16]
     return {"nbllm": __version__, "fingerprint": fingerprint(model.path), "rope": rope, **model.engine.cache.layout}

@@ -88,7 +88,8 @@ class Engine:
         self._program = program
         self._table = program.table()  # (stages, COLUMNS) int64
         self._consts = program.consts()  # (n,) float32
-        self._angles = model.angles(self.context).ravel()  # (context * 2 * rotated / 2,) float32
+        self._rope = model.angles(self.context)
+        self._angles = self._rope.array.ravel()  # (context * tables * 2 * rotated / 2,) float32
         n = program.activations
         self._f = zeros(n, np.float32)  # activations, see Program
         self._x = zeros(n, np.int8)  # the same in 8 bits
@@ -254,6 +255,7 @@ class Engine:
             picked += range(len(ids) - outputs, len(ids))
         spans, pages = attended([(sequence.pages, len(more)) for sequence, more, _ in parts], self._together)
         self._embed(ids)
+        self._rope.reach(max((position + 1 for position, _ in where), default=0))
         split = len(pages) if len(parts) == 1 and len(ids) <= SPLIT_TOKENS else 0
         self._meeting.fill(0)
         self._work.fill(0)

@@ -13,6 +13,7 @@ from ..errors import TooLargeError
 from .engine import MAX_OUTPUTS
 from .generation import MAX_TOKENS
 from .memory import gb
+from .models import ARCHITECTURES
 from .program import PAGE, SIDE, page_result, scratch
 
 ACTIVATION_BYTES = 5.75  # of an activation: float32, int8, and six numbers for every 32
@@ -27,7 +28,7 @@ class Shape:
     """The numbers of a model that decide what it takes. Where `width` is 0, its activations are not known.
 
     layers, kv_heads, head_dim : of the cache; heads, width, hidden, vocab : of the activations; experts : of a mixture
-    of them what a token's choices take.
+    of them what a token's choices take; ropes : tables of angles.
     """
 
     layers: int
@@ -38,6 +39,7 @@ class Shape:
     hidden: int = 0
     vocab: int = 0
     experts: int = 0
+    ropes: int = 1
 
     def cache(self, context: int, bits: int = 16) -> int:
         """Bytes of the keys and values of so many tokens; in 8 bits, a head of a position has a scale, too."""
@@ -52,7 +54,7 @@ class Shape:
         pages = -(-context // PAGE)
         results = 4 * self.heads * 4 * pages * page_result(self.head_dim)  # of the pages, float32
         own = 4 * scratch(self.head_dim)  # a thread's, float32; others' are left out
-        angles = 4 * context * self.head_dim
+        angles = 4 * context * self.head_dim * self.ropes
         return int(ACTIVATION_BYTES * slots) + results + own + angles
 
     def needs(self, weights: int, context: int, bits: int = 16) -> int:
@@ -98,6 +100,7 @@ def shape(metadata: dict) -> Shape | None:
         hidden,
         len(tokens) if isinstance(tokens, list) else 0,
         experts,
+        ARCHITECTURES[name].ropes if (name := metadata["general.architecture"]) in ARCHITECTURES else 1,
     )
 
 

@@ -12,7 +12,7 @@ from ...errors import ModelFileError
 from ...formats.file import where
 from ..program import SIDE, SILU, SOFT_CAP, Experts, Heads, Linear, Norm
 from .base import Source, halves_order
-from .rope import Rope
+from .rope import Angles, Rope
 
 # keys of some architectures that are not computed with, and the values with which they mean nothing
 UNUSED = {
@@ -51,6 +51,7 @@ class Decoder:
     centred = False  # LayerNorm, or else RMSNorm
     adjacent = False  # rope turns dimensions 2j and 2j + 1, or else j and j + rotated / 2
     turned = True  # whether there is rope at all
+    ropes = 1  # tables of angles
     activation = SILU
     embedding_scale = 1.0
     experts_normalised = True  # whether the weights of the chosen experts add up to 1
@@ -98,9 +99,9 @@ class Decoder:
     def read(self, file):
         """For an architecture: read what only its files have."""
 
-    def angles(self, positions):
-        """float32 (positions, tables, 2, rotated / 2), or without the tables if there is one"""
-        return self.rope.angles(positions)
+    def angles(self, context):
+        """The rope.Angles of a context of so many positions."""
+        return Angles(context, [self.rope.turns(context)])
 
     def _heads(self, file):
         count = file.number("attention.head_count", 1, 4096)
@@ -239,7 +240,6 @@ class Decoder:
         shared = slot(self.width) if any(block.shared for block in self.blocks) else None
         if self.embedding_scale != 1 or self.positions:
             program.embed(x, self.embedding_scale, self.positions)
-        count = max(self.tables) + 1
         for i, block in enumerate(self.blocks):
             program.norm(block.attn_norm, x, h)
             program.linear(block.q, h, q, barrier=False)
@@ -251,7 +251,7 @@ class Decoder:
             if self.parallel and block.ffn_norm:
                 program.norm(block.ffn_norm, x, h)
             program.attention(
-                i, heads, q, k, v, mixed, self.scale, self.windows[i], self.score_cap, (self.tables[i], count)
+                i, heads, q, k, v, mixed, self.scale, self.windows[i], self.score_cap, (self.tables[i], self.ropes)
             )
             self._add(program, block.o, mixed, x, h, block.attn_after)
             if not self.parallel:

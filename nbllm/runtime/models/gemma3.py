@@ -3,7 +3,7 @@
 import numpy as np
 
 from .gemma2 import Gemma2
-from .rope import table
+from .rope import Angles
 
 
 class Gemma3(Gemma2):
@@ -14,6 +14,7 @@ class Gemma3(Gemma2):
     local_layers = 5, 6
     window = 1024
     large = 62
+    ropes = 2
 
     def read(self, file):
         super(Gemma2, self).read(file)
@@ -21,9 +22,8 @@ class Gemma3(Gemma2):
         self.tables = [int(local) for local in self.local]
         self.local_base = file.number("rope.freq_base_swa", 1, 1e12, default=10000.0, kind=float)
 
-    def angles(self, positions):
-        """float32 (positions, 2, 2, rotated / 2): the angles of the layers that see all,
-        and of those that see a window"""
+    def angles(self, context):
+        """Those of the layers that see all, and those of the layers that see a window."""
         rotated = self.heads.rotated
-        local = table(positions, self.local_base ** (-np.arange(0, rotated, 2) / rotated))
-        return np.stack([self.rope.angles(positions), local], axis=1)
+        local = self.local_base ** (-np.arange(0, rotated, 2) / rotated)  # (rotated / 2,) float64
+        return Angles(context, [self.rope.turns(context), (local, 1.0)])
