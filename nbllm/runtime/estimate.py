@@ -89,8 +89,9 @@ def shape(metadata: dict) -> Shape | None:
     used, experts = _number(metadata, "expert_used_count"), 0
     if used:
         rows = 2 * width + 2 * _number(metadata, "expert_feed_forward_length", hidden)
-        hidden = _number(metadata, "expert_shared_feed_forward_length")
-        experts = used * rows + _number(metadata, "expert_count") + 32 + 4 * SIDE + (width if hidden else 0)
+        shared = _number(metadata, "expert_shared_feed_forward_length")
+        hidden = max(hidden, shared)  # the keys do not say whether layers without experts are there
+        experts = used * rows + _number(metadata, "expert_count") + 32 + 4 * SIDE + (width if shared else 0)
     return Shape(
         layers,
         _number(metadata, "attention.head_count_kv", heads),

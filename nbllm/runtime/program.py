@@ -39,6 +39,10 @@ class Slot:
     base: int
     width: int
 
+    def narrowed(self, width):
+        """The same room, for at most as many activations."""
+        return Slot(self.base, width)
+
 
 @dataclass(frozen=True)
 class Heads:

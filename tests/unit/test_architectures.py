@@ -1,5 +1,6 @@
 """Every architecture gives the logits that other programs gave, and those of its definition in plain NumPy."""
 
+import contextlib
 import hashlib
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import architectures
 import kernel_runs
 import numpy as np
 import pytest
+import tiny_gguf
 from architectures import MODELS, VOCAB
 
 from nbllm.errors import ModelFileError
@@ -95,6 +97,62 @@ def test_short_factors_of_rope_are_for_contexts_that_are_no_longer_than_the_orig
         del gguf.tensors["rope_factors_long.weight"], gguf.tensors["rope_factors_short.weight"]
         none = Engine(gguf, context=model.original).logits(IDS[:20])
     assert not np.allclose(short, long, atol=0.1) and not np.allclose(short, none, atol=0.1)
+
+
+def test_where_no_layer_has_a_window_all_have_the_rope_of_those_without(tmp_path):
+    model = MODELS["gemma3"]
+    with open_model(architectures.write(model, tmp_path / "model.gguf")) as gguf:
+        gguf.metadata["gemma3.attention.sliding_window_pattern"] = np.zeros(model.layers, bool)
+        got = Engine(gguf, threads=1, cache_bits=32).logits(IDS[:20])
+    assert np.abs(got - architectures.logits(replace(model, window=0), IDS[:20])).max() < EXACT
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Opens a llama whose first layer is dense, with so many activations within, and whose second has experts and one
+    shared by all, of so many. The nets, but for the experts, may be filled up with zeros to another size."""
+    files = contextlib.ExitStack()
+
+    def mixed(hidden, shared, filled=0, width=32):
+        own, tensors = tiny_gguf.llama("F32", width=width, heads=1, kv_heads=1, feed_forward=hidden, context=1024)
+        tensors = {name: each for name, each in tensors.items() if "1.ffn_" not in name or "norm" in name}
+        random = np.random.default_rng(0)
+
+        def matrix(*shape):
+            return random.standard_normal(shape).astype(np.float32) / np.sqrt(shape[-1]), "F32"
+
+        tensors["blk.1.ffn_gate_inp.weight"] = matrix(2, width)
+        tensors["blk.1.ffn_gate_inp_shexp.weight"] = matrix(width)
+        for name, turned in (("gate", False), ("up", False), ("down", True)):
+            tensors[f"blk.1.ffn_{name}_exps.weight"] = matrix(2, width, 32) if turned else matrix(2, 32, width)
+            tensors[f"blk.1.ffn_{name}_shexp.weight"] = matrix(width, shared) if turned else matrix(shared, width)
+            for net in (f"blk.0.ffn_{name}.weight", f"blk.1.ffn_{name}_shexp.weight"):
+                more = max(0, filled - tensors[net][0].shape[turned])
+                tensors[net] = np.pad(tensors[net][0], ((0, 0), (0, more)) if turned else ((0, more), (0, 0))), "F32"
+        own |= {"llama.expert_count": 2, "llama.expert_used_count": 1, "llama.expert_feed_forward_length": 32}
+        own |= {"llama.expert_shared_feed_forward_length": max(shared, filled)}
+        own |= {"llama.feed_forward_length": max(hidden, filled)}
+        path = tmp_path / f"{hidden}-{shared}-{filled}.gguf"
+        path.write_bytes(tiny_gguf.gguf_bytes(own, tensors))
+        return files.enter_context(open_model(path))
+
+    with files:
+        yield mixed
+
+
+@pytest.mark.parametrize(("hidden", "shared"), [(96, 64), (64, 96)])
+def test_nets_of_different_sizes_give_what_they_give_filled_up_to_the_same(mixed, hidden, shared):
+    ids = [id % 300 for id in IDS]  # its vocabulary is smaller
+    got, expected = (Engine(mixed(hidden, shared, filled), threads=2).logits(ids) for filled in (0, 96))
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize(("hidden", "shared"), [(8192, 64), (64, 8192)])
+def test_the_estimate_counts_the_largest_net(mixed, monkeypatch, hidden, shared):
+    monkeypatch.setenv("NBLLM_CACHE", "off")
+    gguf = mixed(hidden, shared)
+    taken = Engine(gguf, 1024, 1).memory["activations"]
+    assert taken * 0.95 < shape(gguf.metadata).activations(1024) < taken * 1.15
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,9 @@ class Decoder:
             program.activate(SOFT_CAP, logits, logits, cap=self.output_cap, outputs=True)
 
     def _write_net(self, program, block, source, gate, up):
-        """Returns the slot of the activations within a feed-forward net."""
+        """Returns the slot of the activations within a feed-forward net; others may be wider."""
+        width = block.down.matrix.columns
+        gate, up = gate and gate.narrowed(width), up.narrowed(width)
         program.linear(block.up, source, up, barrier=not block.gate)
         if not block.gate:
             program.activate(self.activation, up, up)
