@@ -3,12 +3,27 @@
 Knows nothing of where an error is shown; in a notebook, IPython asks `_render_traceback_` and prints that one line.
 """
 
+CLIP = 200  # characters of an error that is not nbllm's
+
 
 class OneLine:
     """Shown in a notebook as its message alone, without a traceback."""
 
     def _render_traceback_(self):
         return [f"{type(self).__name__}: {self}"]
+
+
+def brief(error: BaseException) -> str:
+    """Somebody else's error, its kind and what it says, in one line that is not long, whatever its own text does."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # it has no text then, but still its kind
+        return name
+    text = " ".join(text[: 2 * CLIP].split())
+    return f"{name}: {text if len(text) <= CLIP else f'{text[:CLIP]}...'}" if text else name
 
 
 class NbLLMError(OneLine, Exception):

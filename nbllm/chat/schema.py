@@ -13,13 +13,15 @@ import types
 import typing
 from pathlib import Path
 
-from nbllm.errors import NbLLMError, OptionError
+from nbllm.errors import NbLLMError, OptionError, brief
 
 LARGEST = 1 << 18  # bytes of a schema, written compactly; each token of the prompt tells of some four
 DEEPEST = 64  # schemas in each other
 ANY = {"anyOf": [{"type": "object"}, {"type": "array"}]}  # what is asked for by "JSON" alone
 SIMPLE = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 DATES = {datetime.datetime: "date-time", datetime.date: "date", datetime.time: "time"}
+TOO_LARGE = f"{{}} is too large: it has more than {LARGEST:,} bytes, the most of a schema"
+NESTED = f"the schema is nested more than {DEEPEST} deep; make it flatter"
 ASK = "Answer with JSON and nothing else, of this JSON schema:\n{}"
 ASK_ANY = "Answer with JSON and nothing else."
 
@@ -52,17 +54,28 @@ class Schema:
     def __init__(self, what):
         self._type = None
         self.any = isinstance(what, str) and what == "json"
-        if self.any:
-            schema, self.name = ANY, "JSON"
-        elif isinstance(what, (str, Path)):
-            schema, self.name = _read(Path(what)), str(what)
-        elif isinstance(what, dict):
-            schema, self.name = what, "the schema"
-        else:
-            schema, self._type = _described(what), what
-            self.name = what.__name__ if isinstance(what, type) and not typing.get_args(what) else str(what)
-        self.json = _tidy(schema)
+        self.name = "JSON" if self.any else str(what) if isinstance(what, (str, Path)) else "the schema"
+        try:
+            schema = self._json(what)
+            _measure(schema, self.name)
+            if self._type is not None:  # not before: the name of a type is as long as its schema
+                self.name = what.__name__ if isinstance(what, type) and not typing.get_args(what) else str(what)
+            self.json = _tidy(schema)
+        except NbLLMError:
+            raise
+        except Exception as error:  # of what the user's classes are made of
+            raise OptionError(f"{self.name} cannot be read: {brief(error)}") from error
         self.text = _dumps(self.json, self.name)
+
+    def _json(self, what):
+        if self.any:
+            return ANY
+        if isinstance(what, (str, Path)):
+            return _read(Path(what))
+        if isinstance(what, dict):
+            return what
+        self._type = what
+        return _described(what)
 
     def ask(self, message: str) -> str:
         """The message, and below it what to answer with, unless it says so already."""
@@ -82,8 +95,8 @@ class Schema:
                 return _adapter(self._type).validate_json(text)
             value = json.loads(text)
             return value if self._type is None else _made(self._type, value)
-        except (ValueError, TypeError, RecursionError) as error:  # Pydantic's errors are ValueErrors
-            raise NbLLMError(f"the reply does not become {self.name}: {_line(error)}; ask again") from error
+        except Exception as error:  # the user's own class may raise anything
+            raise NbLLMError(f"the reply does not become {self.name}: {brief(error)}; ask again") from error
 
 
 def _read(path):
@@ -98,7 +111,7 @@ def _read(path):
     except OptionError:
         raise
     except (OSError, ValueError, RuntimeError) as error:  # no such home, and JSON nested too deep, are RuntimeErrors
-        raise OptionError(f"{path} is no JSON schema: {_line(error)}") from error
+        raise OptionError(f"{path} is no JSON schema: {brief(error)}") from error
     if not isinstance(schema, dict):
         raise OptionError(f"{path} is no JSON schema: it holds {type(schema).__name__}, not an object")
     return schema
@@ -108,10 +121,27 @@ def _dumps(schema, name):
     try:
         text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise OptionError(f"{name} is no JSON schema: {_line(error)}") from error
+        raise OptionError(f"{name} is no JSON schema: {brief(error)}") from error
     if len(text.encode(errors="surrogatepass")) > LARGEST:
-        raise OptionError(f"{name} is too large: it has more than {LARGEST:,} bytes, the most of a schema")
+        raise OptionError(TOO_LARGE.format(name))
     return text
+
+
+def _measure(schema, name):
+    """Refuses what would be too large when it is written, before anything goes through it: what stands in a schema
+    twice is written twice, and what stands twice in that, four times."""
+    size, parts = 0, [(schema, 0)]
+    while parts:
+        part, depth = parts.pop()
+        if not isinstance(part, dict | list | tuple | str):
+            continue
+        size += len(part)  # at the least: a byte for each character, and for each value
+        if depth > 4 * DEEPEST:
+            raise OptionError(NESTED)
+        if size > LARGEST:
+            raise OptionError(TOO_LARGE.format(name))
+        if not isinstance(part, str):
+            parts += [(each, depth + 1) for each in (part.values() if isinstance(part, dict) else part)]
 
 
 # ---- types
@@ -119,9 +149,12 @@ def _dumps(schema, name):
 
 def _described(what):
     """The JSON schema of a type."""
-    if _pydantic(what):
+    if not _pydantic(what):
+        return _schema_of(what, (), {})
+    try:
         return _adapter(what).json_schema()
-    return _schema_of(what, ())
+    except Exception as error:  # Pydantic's own, and the user's of what Pydantic calls
+        raise OptionError(f"{what} has no JSON schema: {brief(error)}") from error
 
 
 def _pydantic(what):
@@ -132,20 +165,33 @@ def _pydantic(what):
 
 
 def _parts(what):
-    return [what, *(part for each in typing.get_args(what) for part in _parts(each))]
+    """The type and all that are in it, once each."""
+    parts, known = [what], {id(what)}
+    for each in parts:  # which grows meanwhile
+        new = [part for part in typing.get_args(each) if id(part) not in known]
+        known.update(map(id, new))
+        parts += new
+    return parts
 
 
 def _adapter(what):
-    from pydantic import PydanticUserError, TypeAdapter
+    from pydantic import TypeAdapter
 
-    try:
-        return TypeAdapter(what)
-    except PydanticUserError as error:
-        raise OptionError(f"{what} has no JSON schema: {_line(error)}") from error
+    return TypeAdapter(what)
 
 
-def _schema_of(what, around):
-    """The JSON schema of a type that is described here; around : the dataclasses that it stands in."""
+def _schema_of(what, around, known):
+    """The JSON schema of a type that is described here.
+
+    around : the dataclasses that it stands in; known : id -> (type, schema) of those that have been described, for one
+    may stand in many places.
+    """
+    if id(what) not in known:
+        known[id(what)] = what, _schema_of_new(what, around, known)
+    return known[id(what)][1]
+
+
+def _schema_of_new(what, around, known):
     origin, inner = typing.get_origin(what), typing.get_args(what)
     if origin is None and isinstance(what, (type, type(None))):
         if what in SIMPLE:
@@ -157,15 +203,15 @@ def _schema_of(what, around):
     if origin is typing.Literal:
         return {"enum": list(inner)}
     if origin is typing.Annotated:  # a dict beside the type is more of its schema: {"maxItems": 3}
-        return _schema_of(inner[0], around) | {
+        return _schema_of(inner[0], around, known) | {
             key: value for more in inner[1:] if isinstance(more, dict) for key, value in more.items()
         }
     if origin in (typing.Union, types.UnionType):
-        return {"anyOf": [_schema_of(each, around) for each in inner]}
+        return {"anyOf": [_schema_of(each, around, known) for each in inner]}
     if what is list or origin is list:
-        return {"type": "array"} | ({"items": _schema_of(inner[0], around)} if inner else {})
+        return {"type": "array"} | ({"items": _schema_of(inner[0], around, known)} if inner else {})
     if what is dict or origin is dict and inner[0] is str:
-        return {"type": "object"} | ({"additionalProperties": _schema_of(inner[1], around)} if inner else {})
+        return {"type": "object"} | ({"additionalProperties": _schema_of(inner[1], around, known)} if inner else {})
     if isinstance(what, type) and issubclass(what, enum.Enum):
         return {"enum": [each.value for each in what]}
     if isinstance(what, type) and dataclasses.is_dataclass(what):
@@ -175,7 +221,7 @@ def _schema_of(what, around):
         fields = [field for field in dataclasses.fields(what) if field.init]
         needed = [field.name for field in fields
                   if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING]  # fmt: skip
-        properties = {field.name: _schema_of(hints[field.name], (*around, what)) for field in fields}
+        properties = {field.name: _schema_of(hints[field.name], (*around, what), known) for field in fields}
         return {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
     raise OptionError(f"{what!r:.100} is no schema: give a JSON schema, a dataclass, a Pydantic model, a list of one, "
                       "or a file of JSON")  # fmt: skip
@@ -184,8 +230,8 @@ def _schema_of(what, around):
 def _hints(what):
     try:
         return typing.get_type_hints(what)
-    except (NameError, TypeError) as error:
-        raise OptionError(f"{what.__name__} has a field of an unknown type: {_line(error)}") from error
+    except Exception as error:  # evaluates what stands there as text
+        raise OptionError(f"{what.__name__} has a field of an unknown type: {brief(error)}") from error
 
 
 def _made(what, value):
@@ -253,7 +299,7 @@ def _tidy(schema):
 def _schemas(part, depth):
     """All schemas within one, itself first."""
     if depth > 2 * DEEPEST:
-        raise OptionError(f"the schema is nested more than {DEEPEST} deep; make it flatter")
+        raise OptionError(NESTED)
     if isinstance(part, list):
         for each in part:
             yield from _schemas(each, depth + 1)
@@ -265,7 +311,3 @@ def _schemas(part, depth):
                     yield from _schemas(each, depth + 1)
             elif key not in _DATA:
                 yield from _schemas(value, depth + 1)
-
-
-def _line(error):
-    return " ".join(str(error).split())[:200]

@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 
 from nbllm.chat.conversation import wanted
-from nbllm.chat.schema import Schema
+from nbllm.chat.schema import DEEPEST, NESTED, Schema
 from nbllm.chat.worker import WAIT
 from nbllm.errors import OptionError
 from nbllm.jupyter.interpolate import names
@@ -23,7 +23,10 @@ def schema(shell, given) -> Schema | None:
     """The schema of the options given, if there is one; raises OptionError if it is none or cannot be used."""
     if given.schema is None:
         return wanted(None, given.json)
-    return _apart(lambda: wanted(Schema(_named(names(shell), given.schema.strip())), given.json))
+    name = given.schema.strip()
+    if name.count("list[") > DEEPEST:
+        raise OptionError(NESTED)
+    return _apart(lambda: wanted(Schema(_named(names(shell), name)), given.json))
 
 
 def _apart(function):

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import enum
 import json
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import pydantic
@@ -41,6 +42,43 @@ class Shape:
 @dataclasses.dataclass
 class Ring:
     next: "Ring"
+
+
+@dataclasses.dataclass
+class Misspelt:
+    made: "datetime.Date"
+
+
+@dataclasses.dataclass
+class Sentence:
+    name: "the name"
+
+
+class Secret(type):
+    def __getattr__(cls, name):
+        raise RuntimeError("none of your business")
+
+
+class Hidden(metaclass=Secret):
+    pass
+
+
+class Button(pydantic.BaseModel):
+    pressed: Callable
+
+
+class Broken(dict):
+    def items(self):
+        raise RuntimeError("no items")
+
+
+@dataclasses.dataclass
+class Positive:
+    x: int
+
+    def __post_init__(self):
+        if self.x < 1:
+            raise LookupError("too small")
 
 
 class City(pydantic.BaseModel):
@@ -109,6 +147,7 @@ def test_a_text_becomes_what_was_asked_for(what, text, value):
 
 @pytest.mark.parametrize(("what", "text"), [
     (City, '{"name": "Nowhere", "inhabitants": 5}'), (datetime.date, '"2023-02-31"'), (int, "1" * 5000), ({}, "[1"),
+    (float, "1" + "0" * 400), (Positive, '{"x": 0}'),
 ])  # fmt: skip
 def test_what_the_type_refuses_is_one_line(what, text):
     with pytest.raises(NbLLMError, match="the reply does not become ") as error:
@@ -139,7 +178,33 @@ def nested(depth):
     return schema
 
 
+def doubled(depth, around, schema):
+    """What stands twice in what stands twice in ..."""
+    for _ in range(depth):
+        schema = around(schema)
+    return schema
+
+
+def listed(depth):
+    what = int
+    for _ in range(depth):
+        what = list[what]
+    return what
+
+
 @pytest.mark.parametrize(("what", "message"), [
+    (doubled(40, lambda part: {"properties": {"a": part, "b": part}}, {}), "the schema is too large"),
+    (doubled(40, lambda part: {"anyOf": [part, part]}, {}), "the schema is too large"),
+    ({"enum": doubled(40, lambda part: [part, part], [1])}, "the schema is too large"),
+    (doubled(40, lambda part: dataclasses.make_dataclass("Pair", [("a", part), ("b", part)]), int), "is too large"),
+    (doubled(40, lambda part: dict[str, list[part] | dict[str, part]], int), "is too large"),
+    ({"enum": ["x" * 1000] * 1000}, "the schema is too large"),
+    (listed(3000), "RecursionError"),
+    (Misspelt, "Misspelt has a field of an unknown type: AttributeError: module 'datetime' has no attribute 'Date'"),
+    (Sentence, "Sentence has a field of an unknown type: SyntaxError"),
+    (Hidden, "the schema cannot be read: RuntimeError: none of your business"),
+    (Button, "Button'> has no JSON schema: PydanticInvalidForJsonSchema"),
+    (Broken(type="object"), "RuntimeError: no items"),
     (object, "is no schema: give a JSON schema, a dataclass"),
     (5, "5 is no schema"),
     (Ring, "Ring holds itself"),
@@ -155,6 +220,14 @@ def test_what_is_no_schema_is_one_line(what, message):
     with pytest.raises(OptionError, match=message) as error:
         Schema(what)
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_a_list_in_lists_without_end_is_refused_in_a_cell():
+    from nbllm.jupyter.arguments import parse
+    from nbllm.jupyter.schemas import schema as named
+
+    with pytest.raises(OptionError, match="nested more than 64 deep"):
+        named(InteractiveShell(), parse(f"--schema {'list[' * 3000}int{']' * 3000}")[0])
 
 
 def test_a_file_of_json_is_a_schema_and_no_other_file(tmp_path):
