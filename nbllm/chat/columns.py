@@ -6,13 +6,24 @@ Imports none of these libraries: an object of one has been made by it. Knows not
 import re
 import sys
 
-from nbllm.errors import NbLLMError, OptionError
+from nbllm.errors import NbLLMError, OptionError, brief
 
 FIELD = re.compile(r"\{([^{}]*)\}")
+MOST = 10_000_000  # rows; what has more may have no end
+KINDS = {"pandas": ("DataFrame", "Series"), "polars": ("DataFrame", "Series"), "numpy": ("ndarray",)}
+
+
+def is_table(data) -> bool:
+    """Whether it has columns. A class says so: a row of pandas has an attribute for each of its labels."""
+    return hasattr(type(data), "columns")
 
 
 def _library(data):
-    return type(data).__module__.partition(".")[0]
+    """Whose column, table or array it is; pandas' own arrays and indexes are arrays as NumPy's are."""
+    for library, names in KINDS.items():
+        if (module := sys.modules.get(library)) and isinstance(data, tuple(getattr(module, name) for name in names)):
+            return library
+    return "numpy" if type(data).__module__.partition(".")[0] == "pandas" else None
 
 
 class Rows:
@@ -43,28 +54,23 @@ class Rows:
         self._index = data.index if self._library == "pandas" else None
         self._numpy = self._library == "numpy"
         self.tabular = self._library in ("pandas", "polars")
-        columns = [str(name) for name in getattr(data, "columns", ())]
-        if columns:
-            values = zip(*(list(data[name]) for name in data.columns))
-            rows = [dict(zip(columns, row)) for row in values]
-            if template is None:
-                raise OptionError(f"a table needs a template, such as template='{{{columns[0]}}}'; it has the columns "
-                                  f"{', '.join(columns)}")  # fmt: skip
-        elif isinstance(data, str | bytes):
+        if template is not None and not isinstance(template, str):
+            raise OptionError(f"the template is of type {type(template).__name__}, not text")
+        if isinstance(data, str | bytes):
             raise OptionError("prompts is one text: give a list of them, or ask it with nbllm.Chat")
-        else:
-            try:
-                rows = list(data)
-            except TypeError as error:
-                raise OptionError(
-                    f"prompts is a {type(data).__name__}, through which one cannot go: give a list"
-                ) from error
-        name = getattr(data, "name", None)
+        columns, rows = _table(data) if is_table(data) else ([], _gone_through(data))
+        if columns and template is None:
+            raise OptionError(f"a table needs a template, such as template='{{{columns[0]}}}'; it has the columns "
+                              f"{', '.join(columns)}")  # fmt: skip
+        name = None if columns else getattr(data, "name", None)
         used = FIELD.findall(template) if template is not None else []
         known = {"", *columns, *([str(name)] if name is not None else [])}
         known.update(key for row in rows[:1] if isinstance(row, dict) for key in map(str, row))
         if template is not None and not known & set(used):
             raise OptionError(f"the template names none of {', '.join(sorted(known - {''})) or '{}'} in braces")
+        for field in used:
+            if columns.count(field) > 1:
+                raise OptionError(f"the table has {columns.count(field)} columns of the name {field!r}: rename them")
         self.prompts = [_prompt(number, row, template, name) for number, row in enumerate(rows)]
 
     def column(self, values: list):
@@ -72,9 +78,7 @@ class Rows:
         if self._library == "pandas":
             return sys.modules["pandas"].Series(values, index=self._index, dtype=object).infer_objects()
         if self._library == "polars":
-            polars = sys.modules["polars"]
-            failed = any(isinstance(value, NbLLMError) for value in values)  # a column of objects then
-            return polars.Series(values, dtype=polars.Object) if failed else polars.Series(values)
+            return _polars(values)
         if self._numpy:
             numpy = sys.modules["numpy"]
             array = numpy.empty(len(values), object)  # (rows,)
@@ -89,13 +93,78 @@ class Rows:
         if self._library == "pandas":
             return sys.modules["pandas"].DataFrame(columns, index=self._index)
         if self._library == "polars":
-            return sys.modules["polars"].DataFrame(columns, strict=False)
+            return sys.modules["polars"].DataFrame({name: _polars(column) for name, column in columns.items()})
         return records
 
 
+def _table(data):
+    """The names of a table's columns as text, and its rows as dicts."""
+    try:
+        if hasattr(data, "collect"):
+            raise OptionError("prompts is not computed yet: give what its collect() returns")
+        names = list(data.columns)
+        # by position, for names may be there twice
+        columns = [data.iloc[:, i] if hasattr(data, "iloc") else data[name] for i, name in enumerate(names)]
+        if not names and len(data):
+            raise OptionError("the table has no columns, and so nothing to ask about")
+    except OptionError:
+        raise
+    except Exception as error:
+        raise OptionError(f"the columns of prompts, a {type(data).__name__}, cannot be read: {brief(error)}") from error
+    names = [str(name) for name in names]
+    return names, _gone_through(dict(zip(names, row)) for row in zip(*columns))
+
+
+def _gone_through(data):
+    """What one comes by, as a list. Made row by row: an interrupt ends that, and what has no end has too much."""
+    rows = []
+    try:
+        for row in data:
+            rows.append(row)
+            if len(rows) > MOST:
+                break
+    except Exception as error:
+        if isinstance(error, TypeError) and not rows:
+            kind = type(data).__name__
+            raise OptionError(f"prompts is a {kind}, through which one cannot go: give a list") from error
+        raise OptionError(f"prompts ends with an error after {len(rows)} rows: {brief(error)}") from error
+    if len(rows) > MOST:
+        raise OptionError(f"prompts has more than {MOST:,} rows, or no end: give a part of them")
+    return rows
+
+
+def _polars(values):
+    """A column of Polars of the type that holds these values as they are; of objects where there is none."""
+    polars = sys.modules["polars"]
+    for strict in (True, False) if not any(isinstance(value, NbLLMError) for value in values) else ():
+        try:
+            column = polars.Series(values, strict=strict)
+        except Exception:  # of many kinds: this is how it says that they do not go together
+            continue
+        if _holds(column.to_list(), values):
+            return column
+    return polars.Series(values, dtype=polars.Object)
+
+
+def _holds(kept, value):
+    """Whether this is the same as the value of JSON, though fields that it lacks may be there as None."""
+    if isinstance(value, dict):
+        return isinstance(kept, dict) and all(name in kept and _holds(kept[name], value[name]) for name in value)
+    if isinstance(value, list):
+        return isinstance(kept, list) and len(kept) == len(value) and all(map(_holds, kept, value))
+    known = value is None or isinstance(value, str | bool | int | float)
+    return not known or kept == value and isinstance(kept, bool) == isinstance(value, bool)
+
+
 def _prompt(number, row, template, name):
-    if template is None:
-        return _text(number, row)
+    """What to ask about a row; an error where it has no text, or its own methods raise one."""
+    try:
+        return _text(number, row) if template is None else _filled(number, row, template, name)
+    except Exception as error:
+        return OptionError(f"row {number} cannot be told as text: {brief(error)}")
+
+
+def _filled(number, row, template, name):
     fields = {"": row, **({str(name): row} if name is not None else {})}
     if isinstance(row, dict):
         fields |= {str(key): value for key, value in row.items()}
@@ -113,5 +182,5 @@ def _missing(value):
     """None, and what is not equal to itself or will not say: a NaN, and what pandas has in its place."""
     try:
         return value is None or bool(value != value)
-    except (TypeError, ValueError):
+    except Exception:  # pandas' own missing value raises here, and objects may do anything
         return type(value).__name__ == "NAType"

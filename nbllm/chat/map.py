@@ -6,7 +6,9 @@ What was done before an interrupt is kept, and the same call goes on from there.
 
 import hashlib
 import json
+import os
 import secrets
+import sys
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 
@@ -17,12 +19,13 @@ from nbllm.chat.batch import ChatBatch
 from nbllm.chat.columns import Rows
 from nbllm.chat.conversation import Chat, wanted
 from nbllm.chat.reply import Reply
-from nbllm.errors import NbLLMError, Stopped
+from nbllm.errors import NbLLMError, OptionError, Stopped, brief
 from nbllm.model import Model, load
 from nbllm.runtime.events import StopFlag
 from nbllm.runtime.options import Sampling
 
-_unfinished = {}  # what was asked, as a hash -> its replies and seed; of the last that was interrupted
+# What was asked, as a hash -> its replies and seed; of the last call, until all its answers were handed out.
+_unfinished = {}
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ class Map:
     """
 
     def __init__(self, prompts, model=None, template=None, system=None, chat=None, schema=None, **sampling):
+        if not isinstance(model, Model | str | os.PathLike | None):
+            raise OptionError(f"the model is of type {type(model).__name__}: give a name, a path, or what load returns")
+        if not isinstance(system, str | None):
+            raise OptionError(f"the system prompt is of type {type(system).__name__}, not text")
         self._rows = Rows(prompts, template)
         self._model, self.system, self._chat = model, system, chat
         self._schema = wanted(schema)
@@ -93,13 +100,34 @@ class Map:
         or None if there is none yet.
 
         Objects that a schema gives fields become a table where the prompts were a table or a column of one; a column
-        `error` tells of rows that failed, if any did.
+        `error` (`error_` if the objects have a field of that name) tells of rows that failed, if any did.
+
+        What the class that was asked for refuses is not lost: its text is in `replies`, and the same call, with the
+        class mended, has these answers again and asks nothing.
         """
         values = [_value(reply) for reply in self.replies]
+        try:
+            made = self._made(values)
+        except Exception as error:  # a library's own: no reason to lose the answers
+            print(f"nbllm: the answers are a list, for there can be no column of them: {brief(error)}", file=sys.stderr)
+            return values
+        if all(_settled(reply, value) for reply, value in zip(self.replies, values)):
+            _unfinished.pop(self._key, None)
+        return made
+
+    def _made(self, values):
+        """Values, one a row, as the prompts were."""
         if self._schema is None or self._schema.json.get("type") != "object" or not self._rows.tabular:
             return self._rows.column(values)
-        failed = any(isinstance(value, NbLLMError) for value in values)
-        return self._rows.table([_record(reply, value, failed) for reply, value in zip(self.replies, values)])
+        records = [_record(reply, value) for reply, value in zip(self.replies, values)]
+        errors = [str(value) if isinstance(value, NbLLMError) else None for value in values]
+        if any(errors):
+            taken = {*self._schema.json.get("properties", ()), *(name for record in records for name in record)}
+            column = "error"
+            while column in taken:
+                column += "_"
+            records = [record | {column: error} for record, error in zip(records, errors)]
+        return self._rows.table(records)
 
     def run(self, progress=True, engine=None):
         """Answer the rows that are not answered yet, and return `results`.
@@ -172,8 +200,6 @@ class Map:
         for number, reply in replies:
             self.replies[number] = reply
             yield self.progress
-        if None not in self.replies:
-            _unfinished.pop(self._key, None)
 
     def _asked(self):
         """What tells whether the same was asked before: a hash of all that makes the answers."""
@@ -193,11 +219,15 @@ def _value(reply):
         return error
 
 
-def _record(reply, value, failed):
+def _settled(reply, value):
+    """Whether a row has come to its end: answered, and its whole answer was taken by what it was to become."""
+    refused = isinstance(value, NbLLMError) and isinstance(reply, Reply) and reply.finish_reason == "end"
+    return reply is not None and not refused
+
+
+def _record(reply, value):
     """The row of a table."""
-    wrong = isinstance(value, NbLLMError)
-    record = json.loads(reply.text) if isinstance(reply, Reply) and not wrong else {}
-    return record | ({"error": str(value) if wrong else None} if failed else {})
+    return json.loads(reply.text) if isinstance(reply, Reply) and not isinstance(value, NbLLMError) else {}
 
 
 def map(prompts, model=None, template=None, system=None, schema=None, progress=True, engine=None, **sampling):

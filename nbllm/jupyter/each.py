@@ -3,7 +3,7 @@
 Knows nothing of models; `chat/map.py` does the work, on the session's worker.
 """
 
-from nbllm.chat.columns import FIELD
+from nbllm.chat.columns import FIELD, is_table
 from nbllm.chat.map import Map
 from nbllm.errors import OptionError, Stopped
 from nbllm.jupyter.cell import run
@@ -28,7 +28,7 @@ def each(shell, config, given, options, prompt, schema=None):
         data = names(shell)[given.each]
     except KeyError:
         raise OptionError(f"--each: there is no {given.each!r}; name a list, a column or a table") from None
-    template = prompt if FIELD.search(prompt) or hasattr(data, "columns") else f"{prompt}\n\n{{}}"
+    template = prompt if FIELD.search(prompt) or is_table(data) else f"{prompt}\n\n{{}}"
     usual = vars(config.sampling()) | ({"repeat_penalty": 1.0} if schema else {})
     rows = Map(data, config.model, template, given.system or config.system, schema=schema, **usual | options)
     current = session(config)

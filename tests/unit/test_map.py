@@ -1,6 +1,7 @@
 """Many prompts: the answers that each would get alone, in the shape in which the prompts came."""
 
 import dataclasses
+import itertools
 import typing
 
 import numpy as np
@@ -11,6 +12,7 @@ from tiny_gguf import write_llama
 
 import nbllm
 from nbllm.chat.columns import Rows
+from nbllm.chat.reply import Reply
 from nbllm.errors import ContextFullError, OptionError, Stopped
 
 TEXTS = ["What is a cat?", "What is a dog, and why?", "Hm", "Name three birds.", "x" * 50, "What is a cat?"]
@@ -177,3 +179,138 @@ def test_objects_become_a_table_with_typed_columns(roomy, library):
     assert list(cut.columns) == ["animal", "legs", "error"] and "row 6 has no text" in list(cut["error"])[-1]
     short = nbllm.map(column, model, schema=SCHEMA, progress=False, **OPTIONS | {"max_tokens": 2})
     assert all("cut (length)" in error for error in short["error"])
+
+
+class Text:
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    def __ne__(self, other):
+        raise RuntimeError("no equal")
+
+
+def endless():
+    yield "a"
+    raise RuntimeError("torn")
+
+
+def test_a_row_that_cannot_be_told_is_an_error_in_its_place_and_ends_no_other(model):
+    answers = nbllm.map(["Hm", Text(), 10**5000, "Hm"], model, progress=False, **OPTIONS)
+    assert [type(answer) for answer in answers] == [str, OptionError, OptionError, str]
+    assert str(answers[1]) == "row 1 cannot be told as text: RuntimeError: no text"
+    assert isinstance(Rows([{"a": Text()}], "{a}").prompts[0], OptionError)
+
+
+def test_two_columns_of_a_name_are_refused_only_where_the_template_means_them():
+    frame = pandas.DataFrame([[1, 2, "x"], [3, 4, "y"]], columns=["a", "a", "b"])
+    assert Rows(frame, "{b}").prompts == ["x", "y"]
+    with pytest.raises(OptionError, match="2 columns of the name 'a'"):
+        Rows(frame, "{a} {b}")
+
+
+def test_a_column_named_as_what_tables_have_is_a_column():
+    frame = pandas.DataFrame({"name": ["x", "y"], "columns": [1, 2]})
+    assert Rows(frame, "{name}{columns}").prompts == ["x1", "y2"]
+    assert Rows(frame.iloc[0], "<{}>").prompts == ["<x>", "<1>"]
+
+
+@pytest.mark.parametrize("data", [
+    pandas.Index(["a", "b"]), pandas.Series(["a", "b", "a"]).unique(), pandas.array(["a", "b"]),
+    pandas.Categorical(["a", "b"]),
+])  # fmt: skip
+def test_pandas_own_arrays_are_arrays(data):
+    rows = Rows(data)
+    assert rows.prompts == ["a", "b"] and rows.column(["x", None]).tolist() == ["x", None]
+
+
+@pytest.mark.parametrize(("data", "words"), [
+    (itertools.repeat("x"), "or no end"),
+    (endless(), "after 1 rows: RuntimeError: torn"),
+    (pandas.Timestamp(0), "one cannot go"),
+    (pandas.DataFrame(index=range(3)), "no columns"),
+    (polars.LazyFrame({"a": [1]}), "collect"),
+    (type("Odd", (), {"columns": 5})(), "columns of prompts, a Odd, cannot be read"),
+    (5, "one cannot go"),
+])  # fmt: skip
+def test_what_has_no_rows_to_go_through_is_one_line(data, words, monkeypatch):
+    monkeypatch.setattr("nbllm.chat.columns.MOST", 1000)
+    with pytest.raises(OptionError, match=words):
+        Rows(data, "{}")
+
+
+def test_what_has_no_end_is_left_after_an_interrupt():
+    def rows():
+        yield "a"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Rows(rows())
+
+
+@pytest.mark.parametrize("wrong", [{"template": 5}, {"model": 5}, {"system": 5}])
+def test_an_argument_of_a_wrong_type_is_one_line(wrong):
+    with pytest.raises(OptionError, match="type int"):
+        nbllm.Map(["a"], **wrong)
+
+
+MIXED = [
+    [1, "a"], [10**400, 1], [1] * 200 + ["x"], [True, 5], [[1], ["a"]], [[1], [0.5]], [{"a": 1}, {"a": 1, "b": 2}],
+    [{"a": 1}, 5], [None, [1]], [1, 2.5], [10**30, None], ["\ud800", "a"], [[], {}],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", MIXED, ids=lambda values: repr(values)[:30])
+@pytest.mark.parametrize("library", [pandas, polars])
+def test_a_column_holds_what_was_answered(library, values):
+    def filled(value):
+        """A field that others of the column have, and which is None in this one, says nothing."""
+        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+    rows = Rows(library.Series(["?"] * len(values)))
+    assert [filled(value) for value in rows.column(values).to_list()] == values
+    table = rows.table([{"a": value} for value in values])
+    assert len(table) == len(values) and [filled(value) for value in table["a"].to_list()] == values
+    if library is polars and values == [1, 2.5]:
+        assert table["a"].dtype == polars.Float64
+
+
+@dataclasses.dataclass
+class Picky:
+    legs: typing.Literal[2, 4]
+    refuses: typing.ClassVar = LookupError
+
+    def __post_init__(self):
+        if Picky.refuses:
+            raise Picky.refuses("no such animal")
+
+
+@pytest.mark.parametrize("library", [pandas, polars, None])
+def test_answers_that_a_class_refuses_are_there_when_it_is_mended(roomy, library, monkeypatch):
+    def ask():
+        prompts = library.Series(TEXTS) if library else TEXTS
+        return nbllm.Map(prompts, roomy, schema=Picky, temperature=1.0, max_tokens=60)
+
+    first = ask()
+    answers = first.run(progress=False)
+    refused = list(answers["error"]) if library else list(map(str, answers))
+    assert all("does not become Picky: LookupError: no such animal" in line for line in refused)
+    monkeypatch.setattr(Picky, "refuses", None)
+    again = ask()
+    assert again.progress.done == len(TEXTS) and again.replies == first.replies
+    again.run(progress=False)
+    assert ask().progress.done == 0
+
+
+def test_a_field_error_of_the_objects_is_kept(roomy):
+    schema = {"type": "object", "properties": {"error": {"const": "disk"}}, "required": ["error"]}
+    table = nbllm.map(pandas.Series(["a", None]), roomy, schema=schema, progress=False, **OPTIONS | {"max_tokens": 60})
+    assert list(table.columns) == ["error", "error_"]
+    assert table["error"][0] == "disk" and "row 1 has no text" in table["error_"][1]
+
+
+def test_answers_of_which_no_table_can_be_made_are_a_list(roomy, capsys):
+    schema = {"type": "object", "properties": {"\\ud800": {"const": 1}}, "required": ["\\ud800"]}
+    rows = nbllm.Map(polars.Series(["a"]), roomy, schema=schema, **OPTIONS | {"max_tokens": 60})
+    rows.replies = [Reply('{"\\ud800": 1}', None, "end", 5, schema=rows._schema)]
+    assert rows.results == [{"\ud800": 1}]
+    assert "nbllm: the answers are a list" in capsys.readouterr().err
