@@ -8,16 +8,19 @@ An object says itself what a model should know of it by a method `_repr_llm_` th
 """
 
 import inspect
+import math
+import os
 import re
 import reprlib
 import textwrap
 import traceback
-from pathlib import Path
 
 BUDGET = 500  # tokens for one object
-SAMPLE = 1_000_000  # rows or values that statistics are made of, at most
+SAMPLE = 200_000  # rows or values that statistics are made of, at most
 CLIP = 60  # characters of one value in a table
 ROWS = 5
+EDGE = 3  # values at either end of an axis
+SHOWN = 1000  # values of an array, at most
 
 # What vocabularies have a token for, at least: some letters, a run of white space, any other character of ASCII, such
 # as a digit, and a byte of those beyond.
@@ -37,7 +40,7 @@ def describe(value, budget: int = BUDGET) -> tuple[str, bool]:
             raise TypeError(f"_repr_llm_ returned {type(text).__name__}, not text")
         return _cut(text, budget), False
     for base in type(value).__mro__:
-        if describer := DESCRIBERS.get(f"{base.__module__.partition('.')[0]}.{base.__qualname__}"):
+        if describer := DESCRIBERS.get(f"{str(base.__module__).partition('.')[0]}.{base.__qualname__}"):
             text = describer(value, budget)
             return (str(value), True) if text is None else (_cut(text, budget), False)
     text = str(value)
@@ -45,9 +48,14 @@ def describe(value, budget: int = BUDGET) -> tuple[str, bool]:
     return cut, cut == text
 
 
-def tokens(text: str) -> int:
-    """How many tokens a text has at most, by a reckoning that suits every vocabulary."""
-    return sum(map(_weight, _PIECE.finditer(text)))
+def tokens(text: str, most: float = math.inf) -> int:
+    """How many tokens a text has at most, by a reckoning that suits every vocabulary; no further than beyond `most`."""
+    count = 0
+    for piece in _PIECE.finditer(text):
+        count += _weight(piece)
+        if count > most:
+            break
+    return count
 
 
 def _weight(piece):
@@ -68,7 +76,7 @@ def _fitting(lines, budget):
     """Those of the first lines that fit together."""
     fitting = []
     for line in lines:
-        budget -= tokens(line) + 1
+        budget -= tokens(line, budget) + 1
         if budget < 0:
             break
         fitting.append(line)
@@ -142,8 +150,10 @@ def _array(array, budget):
             parts.append(f"{sample.size - finite.size:,} not finite")
         if finite.size:
             parts.append(f"{finite.min():.6g} to {finite.max():.6g}, mean {finite.mean(dtype=float):.6g}")
-    values = np.array2string(array, threshold=60, edgeitems=3, precision=6)
-    return f"{', '.join(parts)}{_of_sample(array.size, 'values')}\n{values}"
+    head = f"{', '.join(parts)}{_of_sample(array.size, 'values')}"
+    if math.prod(min(size, 2 * EDGE) for size in array.shape) > SHOWN:  # what is left out of each axis is too little
+        return f"{head}\nFirst values: {np.array2string(array.flat[: 2 * EDGE], precision=6)}"
+    return f"{head}\n{np.array2string(array, threshold=60, edgeitems=EDGE, precision=6)}"
 
 
 def _tensor(tensor, budget):
@@ -170,23 +180,35 @@ def _exception(error, budget):
     calls = traceback.StackSummary.extract(
         (frame, line)
         for frame, line in traceback.walk_tb(error.__traceback__)
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in ("IPython", "ipykernel")
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in ("IPython", "ipykernel")
     )
     lines = [f'  File "{_place(call.filename)}", line {call.lineno}, in {call.name}\n    {call.line}' for call in calls]
     last = "".join(traceback.format_exception_only(error)).rstrip()
-    kept = _fitting(reversed(lines), budget - tokens(last) - 10)[::-1]
+    kept = _fitting(reversed(lines), budget - tokens(last, budget) - 10)[::-1]
     head = ["Traceback (most recent call last):"] if lines else []
     return "\n".join([*head, *["  ..."] * (len(kept) < len(lines)), *kept, last])
 
 
 def _place(filename):
     """A cell's file name is an address that says nothing, and no such file is there."""
-    return filename if Path(filename).is_file() else "cell"
+    return filename if os.path.isfile(filename) else "cell"
+
+
+class _Short(reprlib.Repr):
+    """Of so many items, at all levels together: more would be cut, and what is in others many times has no end."""
+
+    def __init__(self, items):
+        super().__init__()
+        self._left = items
+
+    def repr1(self, x, level):
+        self._left -= 1
+        return super().repr1(x, level) if self._left >= 0 else self.fillvalue
 
 
 def _container(values, budget):
     """None, if its own text is short enough."""
-    short = reprlib.Repr()
+    short = _Short(budget)
     short.maxlevel = 6
     for limit in ("maxdict", "maxlist", "maxtuple", "maxset", "maxfrozenset", "maxdeque", "maxarray"):
         setattr(short, limit, budget // 4)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nbllm.chat.code import fenced
 from nbllm.chat.describe import describe
-from nbllm.errors import OneLine
+from nbllm.errors import OneLine, brief
 
 KEPT = 100  # cells
 
@@ -53,7 +53,10 @@ class Failures:
         error = result.error_before_exec or result.error_in_exec
         if not isinstance(error, Exception) or isinstance(error, OneLine) or result.execution_count is None:
             return
-        traceback, _ = describe(error)
+        try:
+            traceback, _ = describe(error)
+        except Exception as own:  # the user's error may describe itself, and fail in that
+            traceback = f"{brief(error)} (there is no traceback, for to describe it raised {brief(own)})"
         self.last = Failure(result.info.raw_cell, traceback)
         self.tracebacks[result.execution_count] = traceback
         while len(self.tracebacks) > KEPT:

@@ -9,7 +9,7 @@ import re
 
 from nbllm.chat.code import fenced
 from nbllm.chat.describe import BUDGET, describe
-from nbllm.errors import NbLLMError, OptionError
+from nbllm.errors import NbLLMError, OptionError, brief
 from nbllm.jupyter.failures import failures
 
 _REFERENCE = r"[^\W\d]\w*(?:\.[^\W\d_]\w*)*|(?:In|Out|Err)\[\d{1,9}\]"
@@ -62,7 +62,7 @@ def names(shell) -> Names:
     # of a copy, since a cell may run meanwhile, and make variables
     variables = {name: value for name, value in shell.user_ns.copy().items() if name not in shell.user_ns_hidden}
     history = shell.history_manager.input_hist_raw
-    return Names(variables, {"In": history, "Out": shell.user_ns["Out"], "Err": failures(shell).tracebacks})
+    return Names(variables, {"In": history, "Out": shell.user_ns.get("Out", {}), "Err": failures(shell).tracebacks})
 
 
 def interpolate(text: str, names: Names, budget: int = BUDGET) -> tuple[str, dict[str, bool]]:
@@ -107,13 +107,18 @@ def told(reference: str, names: Names, budget: int = BUDGET) -> str | None:
 
 
 def _described(reference, names, budget):
+    # the user's own attribute and __str__ may do anything, and only an interrupt is not theirs
     try:
         value = names[reference]
-    except KeyError:
+    except (KeyError, KeyboardInterrupt):
         raise
-    except Exception as error:  # the user's own attribute may do anything
-        raise NbLLMError(f"{{{reference}}} cannot be looked up: {error!r}") from error
+    except BaseException as error:
+        raise NbLLMError(f"{{{reference}}} cannot be looked up: {brief(error)}") from error
     try:
         return describe(value, budget)
-    except Exception as error:  # and so may the user's own __str__
-        raise NbLLMError(f"{{{reference}}} cannot be put into the prompt: its description raised {error!r}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise NbLLMError(
+            f"{{{reference}}} cannot be put into the prompt: its description raised {brief(error)}"
+        ) from error

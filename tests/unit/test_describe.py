@@ -103,6 +103,24 @@ def test_a_repr_llm_that_gives_no_text_is_an_error():
         describe(type("Bad", (), {"_repr_llm_": lambda self: 1})())
 
 
+def test_of_a_text_that_is_too_long_no_more_is_counted_than_matters():
+    assert tokens("abcd" * 10, 3) == 4 and tokens("abcd" * 10) == 10
+
+
+def test_code_of_no_name_or_an_impossible_file_is_a_cell():
+    for name, variables in (("<" + "x" * 300 + ">", {}), ("x", {"__name__": None})):
+        try:
+            exec(compile("1/0", "x", "exec").replace(co_filename=name), variables)
+        except ZeroDivisionError as error:
+            lines = describe(error)[0].splitlines()
+        assert '  File "cell", line 1, in <module>' in lines and lines[-1] == "ZeroDivisionError: division by zero"
+
+
+def test_a_class_of_a_module_without_a_name_is_described_by_what_it_comes_from():
+    odd = type("Odd", (ValueError,), {"__module__": 5})
+    assert describe(odd("no"))[0] == "<unknown>.Odd: no"
+
+
 @pytest.fixture
 def pandas():
     return pytest.importorskip("pandas", reason="pandas is described, and not needed otherwise")
@@ -153,6 +171,45 @@ def test_a_sample_stands_for_what_is_large(pandas, monkeypatch):
     assert describe(np.array([1, 2, 3, 900]))[0].startswith(
         "NumPy array of shape (4,), int64, 1 to 3, mean 2 (statistics: of the first 3 values)\n"
     )
+
+
+def holding_itself():
+    values = []
+    values += [values] * 125
+    return values
+
+
+def nested(depth):
+    values = [1] * 100
+    for _ in range(depth):
+        values = [values] * 100
+    return values
+
+
+class Counted:
+    """Counts how often it is shown."""
+
+    shown = 0
+
+    def __repr__(self):
+        Counted.shown += 1
+        return "7"
+
+
+def test_of_lists_in_lists_no_more_is_looked_at_than_can_be_told():
+    each = [[[[Counted()] * 100] * 100] * 100] * 100
+    assert describe(each)[0].startswith("list of 100 items: [[[[7, 7, 7,") and Counted.shown <= BUDGET
+    assert describe(holding_itself())[0].startswith("list of 125 items: [[[[[[[...], [...],")
+    assert describe(nested(4))[0].startswith("list of 100 items: [[[[[1, 1, 1,")
+
+
+def test_of_an_array_with_many_axes_the_first_values_are_told():
+    head = "NumPy array of shape (2, 2, 2, 2, 2, 2, 2, 2, 2, 2), int64"
+    assert describe(np.arange(1024).reshape((2,) * 10))[0] == (
+        f"{head}, 0 to 1023, mean 511.5\nFirst values: [0 1 2 3 4 5]"
+    )
+    much = np.broadcast_to(np.int64(3), (7,) * 20)  # of 638 petabytes
+    assert describe(much)[0].endswith("First values: [3 3 3 3 3 3]")
 
 
 HUGE = {

@@ -65,6 +65,11 @@ def test_an_error_that_has_no_text_has_its_name():
     assert failures.last.traceback.endswith("Odd: <exception str() failed>")
 
 
+def test_an_error_whose_own_description_fails_is_told_in_short(run):
+    failures = run("class E(Exception):\n    def _repr_llm_(self):\n        raise KeyError('q')\nraise E('x')")
+    assert failures.last.traceback == "E: x (there is no traceback, for to describe it raised KeyError: 'q')"
+
+
 def test_the_oldest_are_forgotten(run, monkeypatch):
     monkeypatch.setattr("nbllm.jupyter.failures.KEPT", 2)
     for _ in range(4):

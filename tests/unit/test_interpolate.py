@@ -21,6 +21,25 @@ class Bad:
         raise ValueError("no")
 
 
+class Wordless(Exception):
+    def __str__(self):
+        raise self
+
+    __repr__ = __str__
+
+
+class Raises:
+    def __init__(self, error):
+        self.error = error
+
+    def __str__(self):
+        raise self.error
+
+    @property
+    def size(self):
+        raise self.error
+
+
 VARIABLES = {"x": 3, "y": "{x} {0} $HOME", "größe": 1.5, "empty": "", "thing": Thing(), "bad": Bad(), "big": [1] * 1000}
 NUMBERED = {"In": ["", "1 + 1", "y\n"], "Out": {1: 2}, "Err": {7: "ValueError: no"}}
 NAMES = Names(VARIABLES, NUMBERED)
@@ -83,14 +102,37 @@ def test_an_object_that_is_not_there_is_named(reference):
 
 
 @pytest.mark.parametrize(("reference", "line"), {
-    "bad": "{bad} cannot be put into the prompt: its description raised ValueError('no')",
-    "thing.broken": "{thing.broken} cannot be looked up: RuntimeError('no')",
+    "bad": "{bad} cannot be put into the prompt: its description raised ValueError: no",
+    "thing.broken": "{thing.broken} cannot be looked up: RuntimeError: no",
 }.items())  # fmt: skip
 def test_what_an_object_raises_is_one_line(reference, line):
     for way in (lambda: interpolate(f"{{{reference}}}", NAMES), lambda: attached([reference], NAMES)):
         with pytest.raises(NbLLMError) as error:
             way()
         assert str(error.value) == line
+
+
+@pytest.mark.parametrize(("error", "line"), [
+    (Wordless(), "Wordless"), (SystemExit(3), "SystemExit: 3"), (GeneratorExit(), "GeneratorExit"),
+    (ValueError("x " * 1_000_000), f"ValueError: {'x ' * 100}..."),
+], ids=lambda value: "")  # fmt: skip
+def test_whatever_an_object_raises_is_one_short_line(error, line):
+    for reference in ("it", "it.size"):
+        with pytest.raises(NbLLMError) as told:
+            interpolate(f"{{{reference}}}", Names({"it": Raises(error)}))
+        assert str(told.value).endswith(f": {line}" if "." in reference else f" raised {line}")
+
+
+def test_an_interrupt_while_an_object_is_described_is_one():
+    with pytest.raises(KeyboardInterrupt):
+        interpolate("{it}", Names({"it": Raises(KeyboardInterrupt())}))
+
+
+def test_without_out_nothing_of_it_is_named():
+    magics = SimpleNamespace(registry={"ChatMagics": SimpleNamespace(failures=SimpleNamespace(tracebacks={}))})
+    history = SimpleNamespace(input_hist_raw=["", "x"])
+    shell = SimpleNamespace(user_ns={"x": 3}, user_ns_hidden={}, history_manager=history, magics_manager=magics)
+    assert interpolate("{x} {Out[1]}", names(shell))[0] == "3 {Out[1]}"
 
 
 @pytest.mark.parametrize("question", ["What is it?", "`x`:\nwhat?", "```\ncode\n```", ""])
