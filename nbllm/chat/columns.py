@@ -10,6 +10,7 @@ from nbllm.errors import NbLLMError, OptionError, brief
 
 FIELD = re.compile(r"\{([^{}]*)\}")
 MOST = 10_000_000  # rows; what has more may have no end
+TOO_MANY = f"prompts has more than {MOST:,} rows, or no end: give a part of them"
 KINDS = {"pandas": ("DataFrame", "Series"), "polars": ("DataFrame", "Series"), "numpy": ("ndarray",)}
 
 
@@ -105,6 +106,8 @@ def _table(data):
         names = list(data.columns)
         # by position, for names may be there twice
         columns = [data.iloc[:, i] if hasattr(data, "iloc") else data[name] for i, name in enumerate(names)]
+        if len(data) > MOST:
+            raise OptionError(TOO_MANY)
         if not names and len(data):
             raise OptionError("the table has no columns, and so nothing to ask about")
     except OptionError:
@@ -129,7 +132,7 @@ def _gone_through(data):
             raise OptionError(f"prompts is a {kind}, through which one cannot go: give a list") from error
         raise OptionError(f"prompts ends with an error after {len(rows)} rows: {brief(error)}") from error
     if len(rows) > MOST:
-        raise OptionError(f"prompts has more than {MOST:,} rows, or no end: give a part of them")
+        raise OptionError(TOO_MANY)
     return rows
 
 

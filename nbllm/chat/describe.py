@@ -14,12 +14,15 @@ import re
 import reprlib
 import textwrap
 import traceback
+from collections import deque
+from itertools import islice
 
 BUDGET = 500  # tokens for one object
 SAMPLE = 200_000  # rows or values that statistics are made of, at most
 CLIP = 60  # characters of one value in a table
 ROWS = 5
 EDGE = 3  # values at either end of an axis
+BUILT_IN = (list, tuple, dict, set, frozenset, deque)
 SHOWN = 1000  # values of an array, at most
 
 # What vocabularies have a token for, at least: some letters, a run of white space, any other character of ASCII, such
@@ -203,7 +206,12 @@ class _Short(reprlib.Repr):
 
     def repr1(self, x, level):
         self._left -= 1
-        return super().repr1(x, level) if self._left >= 0 else self.fillvalue
+        if self._left < 0:
+            return self.fillvalue
+        for kind in BUILT_IN:
+            if isinstance(x, kind) and len(x) > self.maxlist:  # else all of it is sorted, or told by its own class
+                x = kind(islice(x.items() if kind is dict else x, self.maxlist + 1))
+        return super().repr1(x, level)
 
 
 def _container(values, budget):

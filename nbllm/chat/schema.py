@@ -96,7 +96,8 @@ class Schema:
             value = json.loads(text)
             return value if self._type is None else _made(self._type, value)
         except Exception as error:  # the user's own class may raise anything
-            raise NbLLMError(f"the reply does not become {self.name}: {brief(error)}; ask again") from error
+            reason = brief(error)
+            raise NbLLMError(f"the reply does not become {self.name}: {reason}; ask again with another seed") from error
 
 
 def _read(path):
@@ -240,7 +241,7 @@ def _made(what, value):
     if origin is typing.Annotated:
         return _made(inner[0], value)
     if origin in (typing.Union, types.UnionType):
-        return next((_made(each, value) for each in inner if _fits(each, value)), value)
+        return next((made for each in inner for made in _fitting(each, value)), value)
     if origin is list:
         return [_made(inner[0], each) for each in value]
     if origin is dict:
@@ -255,16 +256,16 @@ def _made(what, value):
     return float(value) if what is float else value
 
 
-def _fits(what, value):
-    """Whether this value can be of that member of a union."""
+def _fitting(what, value):
+    """What this value is as that member of a union, as a list: of nothing, if it cannot be."""
     try:
         made = _made(what, value)
-    except (ValueError, TypeError, AttributeError, KeyError):
-        return False
+    except Exception:  # of whatever kind: the user's class says so that it is something else
+        return []
     if typing.get_origin(what) is typing.Literal:
-        return value in typing.get_args(what)
+        return [made] if value in typing.get_args(what) else []
     kind = typing.get_origin(what) or what
-    return isinstance(made, kind) if isinstance(kind, type) else True
+    return [made] if not isinstance(kind, type) or isinstance(made, kind) else []
 
 
 # ---- schemas

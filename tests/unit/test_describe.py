@@ -1,5 +1,6 @@
 """Objects as a model is told of them: what matters, within a budget, and nothing imported for it."""
 
+import collections
 import datetime
 import decimal
 import subprocess
@@ -201,6 +202,23 @@ def test_of_lists_in_lists_no_more_is_looked_at_than_can_be_told():
     assert describe(each)[0].startswith("list of 100 items: [[[[7, 7, 7,") and Counted.shown <= BUDGET
     assert describe(holding_itself())[0].startswith("list of 125 items: [[[[[[[...], [...],")
     assert describe(nested(4))[0].startswith("list of 100 items: [[[[[1, 1, 1,")
+
+
+class Key(str):
+    """Counts how often it is compared, as sorting does."""
+
+    compared = 0
+
+    def __lt__(self, other):
+        Key.compared += 1
+        return str.__lt__(self, other)
+
+
+def test_what_has_many_items_is_neither_sorted_nor_told_as_a_whole():
+    Counted.shown, items = 0, {Key(n): Counted() for n in range(10_000)}
+    for many in (items, collections.OrderedDict(items), set(items), collections.deque(items.values())):
+        assert describe(many)[0].startswith(f"{type(many).__name__} of 10,000 items: ")
+    assert Counted.shown < 1000 and Key.compared < 10_000
 
 
 def test_of_an_array_with_many_axes_the_first_values_are_told():

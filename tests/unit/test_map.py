@@ -228,6 +228,7 @@ def test_pandas_own_arrays_are_arrays(data):
     (endless(), "after 1 rows: RuntimeError: torn"),
     (pandas.Timestamp(0), "one cannot go"),
     (pandas.DataFrame(index=range(3)), "no columns"),
+    (pandas.DataFrame({"a": range(1001)}), "or no end"),
     (polars.LazyFrame({"a": [1]}), "collect"),
     (type("Odd", (), {"columns": 5})(), "columns of prompts, a Odd, cannot be read"),
     (5, "one cannot go"),

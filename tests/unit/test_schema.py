@@ -133,6 +133,7 @@ def test_a_list_of_a_pydantic_model_and_a_dataclass_of_all_kinds_are_described()
     (float, "2", 2.0),
     (Point | None, "null", None),
     (Literal[1, "a"], '"a"', "a"),
+    (Positive | Point, '{"x": 0}', Point(0)),
     ({"type": "object"}, '{"a": [1]}', {"a": [1]}),
     (Shape, '{"name": "s", "colour": "red", "points": [{"x": 1}], "kind": "open", "made": "2024-02-29", '
      '"tags": {"t": 1}, "other": {"x": 5}}',
@@ -153,6 +154,15 @@ def test_what_the_type_refuses_is_one_line(what, text):
     with pytest.raises(NbLLMError, match="the reply does not become ") as error:
         Schema(what).value(text)
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+def test_a_class_in_unions_in_unions_is_made_once():
+    made = []
+    inner = dataclasses.make_dataclass("Inner", [("a", int)], namespace={"__post_init__": lambda self: made.append(1)})
+    for _ in range(20):
+        inner = dataclasses.make_dataclass("Outer", [("a", inner | None)])
+    Schema(inner).value('{"a": ' * 20 + '{"a": 1}' + "}" * 20)
+    assert len(made) == 1
 
 
 def test_objects_are_closed_unless_that_would_contradict_what_stands_beside():
