@@ -41,7 +41,15 @@ class Names:
         self._numbered = numbered or {}
 
     def __getitem__(self, reference: str):
-        """The object; KeyError when there is none. An attribute's own errors come out of here."""
+        """The object; KeyError when there is none, NbLLMError when an attribute of the user's raises anything else."""
+        try:
+            return self._found(reference)
+        except (KeyError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # all but an interrupt is the attribute's own
+            raise NbLLMError(f"{{{reference}}} cannot be looked up: {brief(error)}") from error
+
+    def _found(self, reference):
         if match := _NUMBERED.fullmatch(reference):
             try:
                 return self._numbered[match[1]][int(match[2])]
@@ -101,24 +109,22 @@ def attached(references: list[str], names: Names, budget: int = BUDGET) -> tuple
 
 
 def told(reference: str, names: Names, budget: int = BUDGET) -> str | None:
-    """What a prompt would say in place of this reference in braces; None where it would stay as it is."""
-    text, used = interpolate(f"{{{reference}}}", names, budget)
+    """What a prompt would say in place of this reference in braces, or why it could not; None where it would stay as it
+    is."""
+    try:
+        text, used = interpolate(f"{{{reference}}}", names, budget)
+    except NbLLMError as error:
+        return str(error)
     return text if used else None
 
 
 def _described(reference, names, budget):
-    # the user's own attribute and __str__ may do anything, and only an interrupt is not theirs
-    try:
-        value = names[reference]
-    except (KeyError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        raise NbLLMError(f"{{{reference}}} cannot be looked up: {brief(error)}") from error
+    value = names[reference]
     try:
         return describe(value, budget)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:
+    except BaseException as error:  # the user's own __str__ may do anything
         raise NbLLMError(
             f"{{{reference}}} cannot be put into the prompt: its description raised {brief(error)}"
         ) from error

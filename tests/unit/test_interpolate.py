@@ -3,9 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from nbllm.errors import NbLLMError, OptionError
-from nbllm.jupyter.interpolate import Names, asked, attached, interpolate, names
+from nbllm.jupyter.interpolate import Names, asked, attached, interpolate, names, told
+from nbllm.jupyter.magics import ChatMagics
 
 
 class Thing:
@@ -110,6 +112,7 @@ def test_what_an_object_raises_is_one_line(reference, line):
         with pytest.raises(NbLLMError) as error:
             way()
         assert str(error.value) == line
+    assert told(reference, NAMES) == line
 
 
 @pytest.mark.parametrize(("error", "line"), [
@@ -121,6 +124,16 @@ def test_whatever_an_object_raises_is_one_short_line(error, line):
         with pytest.raises(NbLLMError) as told:
             interpolate(f"{{{reference}}}", Names({"it": Raises(error)}))
         assert str(told.value).endswith(f": {line}" if "." in reference else f" raised {line}")
+
+
+def test_rows_and_schemas_whose_attribute_raises_are_one_line():
+    shell = InteractiveShell()
+    magics = ChatMagics(shell)
+    shell.magics_manager.register(magics)
+    shell.user_ns["it"] = Raises(SystemExit(3))
+    for line in ("--each it.size", "--schema it.size", "--schema list[it.size]"):
+        with pytest.raises(NbLLMError, match="{it.size} cannot be looked up: SystemExit: 3"):
+            magics.ask(line, "prompt")
 
 
 def test_an_interrupt_while_an_object_is_described_is_one():
