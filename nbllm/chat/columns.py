@@ -66,13 +66,13 @@ class Rows:
         name = None if columns else getattr(data, "name", None)
         used = FIELD.findall(template) if template is not None else []
         known = {"", *columns, *([str(name)] if name is not None else [])}
-        known.update(key for row in rows[:1] if isinstance(row, dict) for key in map(str, row))
+        known.update(str(key) for row in (rows[:1] if columns else rows) if isinstance(row, dict) for key in row)
         if template is not None and not known & set(used):
             raise OptionError(f"the template names none of {', '.join(sorted(known - {''})) or '{}'} in braces")
         for field in used:
             if columns.count(field) > 1:
                 raise OptionError(f"the table has {columns.count(field)} columns of the name {field!r}: rename them")
-        self.prompts = [_prompt(number, row, template, name) for number, row in enumerate(rows)]
+        self.prompts = [_prompt(number, row, template, name, known) for number, row in enumerate(rows)]
 
     def column(self, values: list):
         """Values, one a row, as the data was: a column of pandas or Polars, an array of NumPy, or a list."""
@@ -159,19 +159,19 @@ def _holds(kept, value):
     return not known or kept == value and isinstance(kept, bool) == isinstance(value, bool)
 
 
-def _prompt(number, row, template, name):
+def _prompt(number, row, template, name, known):
     """What to ask about a row; an error where it has no text, or its own methods raise one."""
     try:
-        return _text(number, row) if template is None else _filled(number, row, template, name)
+        return _text(number, row) if template is None else _filled(number, row, template, name, known)
     except Exception as error:
         return OptionError(f"row {number} cannot be told as text: {brief(error)}")
 
 
-def _filled(number, row, template, name):
+def _filled(number, row, template, name, known):
     fields = {"": row, **({str(name): row} if name is not None else {})}
     if isinstance(row, dict):
         fields |= {str(key): value for key, value in row.items()}
-    missing = [key for key in FIELD.findall(template) if key in fields and _missing(fields[key])]
+    missing = [key for key in FIELD.findall(template) if key in known and _missing(fields.get(key))]
     if missing:
         return OptionError(f"row {number} has no {missing[0] or 'text'}")
     return FIELD.sub(lambda match: str(fields[match[1]]) if match[1] in fields else match[0], template)

@@ -197,9 +197,12 @@ class Map:
         """Keep replies as they come; yields how far it has come."""
         _unfinished.clear()
         _unfinished[self._key] = self.replies, self._options.seed
+        done, failed = self.progress.done, self.progress.failed  # and counted from here: to look at all takes a while
         for number, reply in replies:
+            done += self.replies[number] is None
+            failed += isinstance(reply, NbLLMError) - isinstance(self.replies[number], NbLLMError)
             self.replies[number] = reply
-            yield self.progress
+            yield Mapped(done, failed, len(self))
 
     def _asked(self):
         """What tells whether the same was asked before: a hash of all that makes the answers."""

@@ -35,7 +35,7 @@ def each(shell, config, given, options, prompt, schema=None):
     try:
         run(current, current.map(rows), output(shell))
     finally:
-        if given.out is not None:
+        if given.out is not None and (rows.progress.done or not len(rows)):  # else what it names is worth more
             shell.user_ns[given.out] = rows.results
     progress = rows.progress
     if progress.done < progress.total:

@@ -3,17 +3,21 @@
 import dataclasses
 import itertools
 import typing
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
 import polars
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from tiny_gguf import write_llama
 
 import nbllm
 from nbllm.chat.columns import Rows
 from nbllm.chat.reply import Reply
-from nbllm.errors import ContextFullError, OptionError, Stopped
+from nbllm.errors import ContextFullError, NbLLMError, OptionError, Stopped
+from nbllm.jupyter.magics import ChatMagics
+from nbllm.runtime.events import StopFlag
 
 TEXTS = ["What is a cat?", "What is a dog, and why?", "Hm", "Name three birds.", "x" * 50, "What is a cat?"]
 OPTIONS = {"temperature": 1.0, "seed": 5, "max_tokens": 9}
@@ -134,6 +138,30 @@ def test_after_an_interrupt_the_same_call_goes_on(model, monkeypatch):
     assert first.run(progress=False) == answers
 
 
+def test_what_has_come_is_told_as_it_is(model):
+    rows = nbllm.Map(["a", None, "b", None], model, **OPTIONS)
+    told = list(rows.steps(nbllm.Chat(model), StopFlag()))
+    assert [step.done for step in told] == [1, 2, 3, 4] and told[-1] == rows.progress
+    assert sorted(step.failed for step in told)[-1] == rows.progress.failed == 2
+    assert rows.progress.total == 4 == len({step.done for step in told})
+
+
+def test_what_the_answers_would_be_called_is_kept_while_there_are_none(monkeypatch):
+    def fails(*_):
+        raise NbLLMError("no model")
+
+    shell = InteractiveShell()
+    magics = ChatMagics(shell)
+    shell.magics_manager.register(magics)
+    monkeypatch.setattr("nbllm.jupyter.each.run", fails)
+    monkeypatch.setattr("nbllm.jupyter.each.session", lambda config: SimpleNamespace(map=lambda rows: rows))
+    monkeypatch.setattr("nbllm.jupyter.each.output", lambda shell: None)
+    shell.user_ns |= {"rows": ["a", "b"], "found": ["yes", "no"]}
+    with pytest.raises(NbLLMError, match="no model"):
+        magics.ask("--each rows -o found", "prompt")
+    assert shell.user_ns["found"] == ["yes", "no"]
+
+
 SCHEMA = {
     "type": "object",
     "properties": {"animal": {"type": "boolean"}, "legs": {"type": "integer", "minimum": 0, "maximum": 9}},
@@ -206,6 +234,11 @@ def test_two_columns_of_a_name_are_refused_only_where_the_template_means_them():
     assert Rows(frame, "{b}").prompts == ["x", "y"]
     with pytest.raises(OptionError, match="2 columns of the name 'a'"):
         Rows(frame, "{a} {b}")
+
+
+def test_a_field_that_only_other_rows_have_is_an_error_in_its_place():
+    prompts = Rows([{"a": 1}, {"a": 2, "b": 3}, "x"], "{a} {b} {c}").prompts
+    assert list(map(str, prompts)) == ["row 0 has no b", "2 3 {c}", "row 2 has no a"]
 
 
 def test_a_column_named_as_what_tables_have_is_a_column():
