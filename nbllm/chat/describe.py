@@ -119,12 +119,19 @@ def _series(series, budget):
 
 def _column(series):
     """Type, missing values and statistics of a column, in one line."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):  # the mean of infinite numbers is none, which it says itself
+        return ", ".join(_facts(series))
+
+
+def _facts(series):
     present, kind = series.dropna(), getattr(series.dtype, "kind", "O")
     parts = [str(series.dtype)]
     if len(present) < len(series):
         parts.append(f"{len(series) - len(present):,} missing")
     if not len(present):
-        return ", ".join(parts)
+        return parts
     if kind in "iuf":
         spread = f", standard deviation {present.std():.6g}" if len(present) > 1 else ""
         parts.append(f"{present.min():.6g} to {present.max():.6g}, mean {present.mean():.6g}{spread}")
@@ -134,10 +141,10 @@ def _column(series):
         try:
             counts = present.value_counts()
         except TypeError:  # values such as lists cannot be counted
-            return ", ".join(parts)
+            return parts
         commonest = ", ".join(f"{_clipped(value)} ({count:,})" for value, count in counts.head(3).items())
         parts.append(f"{len(counts):,} distinct, most often {commonest}")
-    return ", ".join(parts)
+    return parts
 
 
 def _array(array, budget):
@@ -152,7 +159,8 @@ def _array(array, budget):
         if finite.size < sample.size:
             parts.append(f"{sample.size - finite.size:,} not finite")
         if finite.size:
-            parts.append(f"{finite.min():.6g} to {finite.max():.6g}, mean {finite.mean(dtype=float):.6g}")
+            with np.errstate(all="ignore"):  # the sum may be too large
+                parts.append(f"{finite.min():.6g} to {finite.max():.6g}, mean {finite.mean(dtype=float):.6g}")
     head = f"{', '.join(parts)}{_of_sample(array.size, 'values')}"
     if math.prod(min(size, 2 * EDGE) for size in array.shape) > SHOWN:  # what is left out of each axis is too little
         return f"{head}\nFirst values: {np.array2string(array.flat[: 2 * EDGE], precision=6)}"

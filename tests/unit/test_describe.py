@@ -5,6 +5,7 @@ import datetime
 import decimal
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -145,6 +146,15 @@ def test_a_data_frame_is_its_schema_its_statistics_and_its_head(pandas):
         "3 | None | 4.0 | 2026-01-04 00:00:00",
         "4 | Lima | 5.0 | 2026-01-05 00:00:00",
     ]
+
+
+def test_what_is_infinite_is_told_without_a_warning(pandas):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        series = describe(pandas.Series([1, np.inf, -np.inf]))[0]
+        array = describe(np.array([1e308, 1e308]))[0]
+    assert series.startswith("pandas Series of 3 values, float64, -inf to inf, mean nan, standard deviation nan\n")
+    assert array.startswith("NumPy array of shape (2,), float64, 1e+308 to 1e+308, mean inf\n")
 
 
 def test_a_wide_or_empty_data_frame_and_a_series(pandas):
