@@ -10,6 +10,7 @@ from nbllm.errors import NbLLMError, OptionError, brief
 
 FIELD = re.compile(r"\{([^{}]*)\}")
 MOST = 10_000_000  # rows; what has more may have no end
+NAMED = 20  # columns, in a message
 TOO_MANY = f"prompts has more than {MOST:,} rows, or no end: give a part of them"
 KINDS = {"pandas": ("DataFrame", "Series"), "polars": ("DataFrame", "Series"), "numpy": ("ndarray",)}
 
@@ -59,16 +60,17 @@ class Rows:
             raise OptionError(f"the template is of type {type(template).__name__}, not text")
         if isinstance(data, str | bytes):
             raise OptionError("prompts is one text: give a list of them, or ask it with nbllm.Chat")
-        columns, rows = _table(data) if is_table(data) else ([], _gone_through(data))
+        columns, rows = _table(data) if is_table(data) else ([], data)
         if columns and template is None:
             raise OptionError(f"a table needs a template, such as template='{{{columns[0]}}}'; it has the columns "
-                              f"{', '.join(columns)}")  # fmt: skip
+                              f"{_listed(columns)}")  # fmt: skip
+        rows = _gone_through(rows)
         name = None if columns else getattr(data, "name", None)
         used = FIELD.findall(template) if template is not None else []
         known = {"", *columns, *([str(name)] if name is not None else [])}
         known.update(str(key) for row in (rows[:1] if columns else rows) if isinstance(row, dict) for key in row)
-        if template is not None and not known & set(used):
-            raise OptionError(f"the template names none of {', '.join(sorted(known - {''})) or '{}'} in braces")
+        if template is not None and (rows or columns) and not known & set(used):
+            raise OptionError(f"the template names none of {_listed(sorted(known - {''})) or '{}'} in braces")
         for field in used:
             if columns.count(field) > 1:
                 raise OptionError(f"the table has {columns.count(field)} columns of the name {field!r}: rename them")
@@ -99,7 +101,7 @@ class Rows:
 
 
 def _table(data):
-    """The names of a table's columns as text, and its rows as dicts."""
+    """The names of a table's columns as text, and its rows as dicts, one by one."""
     try:
         if hasattr(data, "collect"):
             raise OptionError("prompts is not computed yet: give what its collect() returns")
@@ -115,7 +117,13 @@ def _table(data):
     except Exception as error:
         raise OptionError(f"the columns of prompts, a {type(data).__name__}, cannot be read: {brief(error)}") from error
     names = [str(name) for name in names]
-    return names, _gone_through(dict(zip(names, row)) for row in zip(*columns))
+    return names, (dict(zip(names, row)) for row in zip(*columns))
+
+
+def _listed(names):
+    """Names in one line, the first ones if there are many."""
+    first = " ".join(", ".join(names[:NAMED]).split())
+    return f"{first} and {len(names) - NAMED:,} more" if len(names) > NAMED else first
 
 
 def _gone_through(data):

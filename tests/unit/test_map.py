@@ -91,6 +91,10 @@ def test_a_template_names_columns_and_leaves_other_braces():
             Rows(wrong)
     with pytest.raises(OptionError, match="names none of a, b"):
         Rows(frame, "{c}")
+    wide = pandas.DataFrame([range(1000)])
+    for template, words in ((None, "has the columns 0, 1, .*19 and 980 more"), ("c", "none of 0, 1, .* and 980 more")):
+        with pytest.raises(OptionError, match=words):
+            Rows(wide, template)
 
 
 @pytest.mark.parametrize("library", [pandas, polars, None])
@@ -107,6 +111,7 @@ def test_a_row_that_fails_is_an_error_in_its_place(model, library):
 
 def test_nothing_is_nothing(model):
     assert nbllm.map([], model, progress=False) == []
+    assert nbllm.map([], model, template="{text}", progress=False) == []
     assert list(nbllm.map(pandas.Series([], dtype=object), model, progress=False)) == []
 
 
