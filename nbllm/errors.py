@@ -6,8 +6,16 @@ Knows nothing of where an error is shown; in a notebook, IPython asks `_render_t
 CLIP = 200  # characters of an error that is not nbllm's
 
 
+def printable(text: str) -> str:
+    """Text by strangers, or with it, as one line that takes over no terminal and that any encoding can write."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class OneLine:
-    """Shown in a notebook as its message alone, without a traceback."""
+    """Shown in a notebook as its message alone, without a traceback; it is one line whatever it quotes."""
+
+    def __str__(self):
+        return printable(super().__str__())
 
     def _render_traceback_(self):
         return [f"{type(self).__name__}: {self}"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nbllm.catalogue.known import KNOWN, KnownModel
 from nbllm.catalogue.places import Found, available
-from nbllm.errors import NbLLMError
+from nbllm.errors import NbLLMError, printable
 from nbllm.formats.open import open_model
 from nbllm.runtime.estimate import LEAST_CONTEXT, PACKED, RESERVE, shape
 from nbllm.runtime.memory import Memory, gb, memory
@@ -65,7 +65,7 @@ def _row(model: KnownModel, machine, last):
 
 def _found(found: Found, machine, in_use):
     used = in_use is not None and in_use.resolve() == found.path.resolve()
-    last = f"{'in use, ' * used}{found.place}, {found.path}"
+    last = f"{'in use, ' * used}{found.place}, {printable(str(found.path))}"
     if found.known:
         return _row(found.known, machine, last)
     needs, trouble, metadata = RESERVE + int(found.size * PACKED), "incomplete; " * found.incomplete, {}
@@ -79,7 +79,7 @@ def _found(found: Found, machine, in_use):
     except NbLLMError:
         trouble = trouble or "not readable; "
     parameters, licence = (_word(metadata.get(f"general.{key}")) for key in ("size_label", "license"))
-    return found.name, parameters, gb(found.size), gb(needs), _fits(needs, machine), licence, trouble + last
+    return printable(found.name), parameters, gb(found.size), gb(needs), _fits(needs, machine), licence, trouble + last
 
 
 def _fits(needs, machine):

@@ -2,6 +2,7 @@
 
 import sys
 
+from nbllm.errors import printable
 from nbllm.runtime.memory import gb
 
 WIDTH = 30  # characters of the bar
@@ -16,14 +17,18 @@ class ProgressLine:
     """A `progress` for `pull` and `load`: a bar that is drawn over itself in a terminal, and one line elsewhere."""
 
     def __init__(self, name: str, stream=None, line="fetching {name}, {total}, once"):
-        self._name = name
+        self._name = printable(name)
         self._line = line
         self._stream = stream or sys.stderr
+        try:
+            self._terminal = self._stream.isatty()
+        except (AttributeError, ValueError):  # there is none, or one of the user's own, or it is closed
+            self._terminal = False
         self._begun = False
 
     def __call__(self, done: int, total: int):
-        if self._stream.isatty():
-            full = WIDTH * done // total
+        if self._terminal:
+            full = WIDTH * done // max(total, 1)
             bar = "█" * full + "░" * (WIDTH - full)
             self._write(f"\r{self._name} {bar} {amount(done)} of {amount(total)}")
         elif not self._begun:
@@ -34,9 +39,12 @@ class ProgressLine:
         return self
 
     def __exit__(self, *error):
-        if self._begun and self._stream.isatty():
+        if self._begun and self._terminal:
             self._write("\n")
 
     def _write(self, text):
-        self._stream.write(text)
-        self._stream.flush()
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (AttributeError, ValueError, OSError):  # what was to be done is not undone because nobody can see it
+            self._terminal, self._stream = False, None

@@ -2,7 +2,7 @@
 
 import nbllm
 from nbllm.catalogue import models_dir
-from nbllm.errors import CpuError
+from nbllm.errors import CpuError, printable
 from nbllm.runtime import ops
 
 
@@ -39,7 +39,7 @@ def info(model=None) -> str:
         ("kernels", _kernels()),
         ("models in", str(models_dir())),
     ]
-    return "\n".join(f"{name:10} {value}" for name, value in lines)
+    return "\n".join(f"{name:10} {printable(value)}" for name, value in lines)
 
 
 def sent(chat=None) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import shutil
+import sys
 import threading
 import time
 import zipfile
@@ -330,3 +331,26 @@ def test_the_progress_line_is_a_bar_in_a_terminal_and_one_line_elsewhere():
     assert bars[1] == "test " + "█" * 15 + "░" * 15 + " 15 MB of 30 MB"
     assert bars[2] == "test " + "█" * 30 + " 30 MB of 30 MB\n"
     assert file.getvalue() == "fetching test, 30 MB, once\n"
+
+
+class Bare:
+    """What a program may put in place of standard error."""
+
+    def write(self, text):
+        pass
+
+
+class Broken(Terminal):
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("stream", [None, Bare(), Broken(), "closed"])
+def test_progress_that_nobody_can_see_ends_nothing(stream, monkeypatch):
+    if stream == "closed":
+        stream = io.StringIO()
+        stream.close()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with ProgressLine("a\nname") as progress:
+        for done in (0, 1):
+            progress(done, 0)
