@@ -1,8 +1,10 @@
 """A web server on loopback that serves one file, well or badly: the tests' stand-in for those that models come from."""
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import SHUT_RDWR
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 
 class FileServer:
@@ -106,3 +108,32 @@ def serve(content):
                 server.pause.set()
             http.shutdown()
             thread.join()
+
+
+@contextmanager
+def saying(*answers):
+    """A server that answers each connection with the next of these, iterables of bytes, whatever is asked; its url."""
+    left, lines = iter(answers), []
+
+    class Handler(BaseRequestHandler):
+        def handle(self):
+            lines.append(self.request)
+            self.request.recv(1 << 16)
+            for piece in next(left):
+                self.request.sendall(piece)
+
+    class Quiet(ThreadingTCPServer):
+        def handle_error(self, request, client_address):  # whoever asked has left
+            pass
+
+    with Quiet(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+            for line in lines:
+                with suppress(OSError):  # closed
+                    line.shutdown(SHUT_RDWR)

