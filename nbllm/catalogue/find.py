@@ -64,7 +64,7 @@ def is_url(name: str) -> bool:
 
 def _known(model):
     own = models_dir() / model.file
-    if own.is_file():
+    if os.path.isfile(own):  # also false for what cannot be a path
         return own
     named = [found for found in available() if known(found.path.name) is model and not found.incomplete]
     for found in sorted(named, key=lambda found: found.known is None):  # that very file, or one by its name

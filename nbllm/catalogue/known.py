@@ -2,6 +2,7 @@
 
 Of a model file it reads the first bytes and no more."""
 
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,8 @@ def known(name: str) -> KnownModel | None:
 
 def container(path: Path) -> str | None:
     """What kind of model file this is by its first bytes; None if it is none, or cannot be read."""
+    if not os.path.isfile(path):  # a pipe would keep us waiting
+        return None
     try:
         with path.open("rb") as file:
             return CONTAINERS.get(file.read(4))
@@ -117,6 +120,6 @@ def container(path: Path) -> str | None:
 def recognised(path: Path) -> KnownModel | None:
     """The known model that this file is: by its name, its container and its size."""
     model = known(path.name)
-    if model and path.is_file() and (path.stat().st_size, container(path)) == (model.size, model.container):
+    if model and os.path.isfile(path) and (path.stat().st_size, container(path)) == (model.size, model.container):
         return model
     return None

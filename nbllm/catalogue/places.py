@@ -17,9 +17,12 @@ from pathlib import Path
 import platformdirs
 
 from nbllm.catalogue.known import KnownModel, container, known, recognised
+from nbllm.errors import NbLLMError
 
 ENDINGS = (".gguf", ".bin")
 SPLIT = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)  # the part that a file is of a split one
+MANIFEST = 1 << 20  # bytes of a manifest of Ollama's, at most
+DIGEST = re.compile(r"(\w+)[:-](\w+)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,10 @@ def models_dir() -> Path:
 def available(and_at: Path | None = None) -> list[Found]:
     """The model files on this machine, each once, those in our own folder first; and_at : one that may be elsewhere."""
     found, seen = [], set()
-    for place, name, path in (*_files(), *([("by path", and_at.stem, and_at)] if and_at else ())):
+    for place, name, parts in (*_files(), *([("by path", and_at.stem, _parts(and_at))] if and_at else ())):
         with suppress(OSError):  # deleted meanwhile, or a link that leads nowhere
-            real, size = path.resolve(strict=True), sum(part.stat().st_size for part in _parts(path))
+            path = parts[0]
+            real, size = os.path.realpath(path, strict=True), sum(part.stat().st_size for part in parts)
             if real not in seen and container(path):
                 seen.add(real)
                 model = recognised(path)
@@ -70,9 +74,9 @@ def available(and_at: Path | None = None) -> list[Found]:
     return found
 
 
-def _files() -> Iterator[tuple[str, str, Path]]:
-    """(whose, name, path) of whatever may be a model."""
-    home = Path.home()
+def _files() -> Iterator[tuple[str, str, list[Path]]]:
+    """(whose, name, its parts) of whatever may be a model."""
+    home = Path(os.path.expanduser("~"))  # stays as it is for a user who has none, and so leads to nothing
     for folder in _own():
         for pattern in ("*", "*/*/*"):  # those of a repository are in a folder owner/repo
             yield from _in(folder, "nbllm", pattern)
@@ -86,22 +90,45 @@ def _files() -> Iterator[tuple[str, str, Path]]:
 
 
 def _in(folder, place, pattern):
-    for path in sorted(folder.glob(pattern)):
-        split = SPLIT.search(path.name)
-        first, pictures = not split or int(split[1]) == 1, "mmproj" in path.name.lower()
-        if path.suffix.lower() in ENDINGS and first and not pictures:
-            yield place, path.stem, path
+    models = {}  # folder, name, number of parts -> the parts
+    with suppress(OSError):  # NBLLM_MODELS is whatever the user likes
+        for path in sorted(folder.glob(pattern)):
+            if path.suffix.lower() in ENDINGS and "mmproj" not in path.name.lower():  # that is for pictures
+                split = SPLIT.search(path.name)
+                whole = path.parent, SPLIT.sub("", path.name), split and split[2]
+                models.setdefault(whole, []).append(path)
+    for parts in models.values():
+        split = SPLIT.search(parts[0].name)
+        if not split or int(split[1]) == 1:
+            yield place, parts[0].stem, parts
 
 
 def _parts(path):
     if not SPLIT.search(path.name):
         return [path]
-    return path.parent.glob(SPLIT.sub(r"-?????-of-\2", glob.escape(path.name)))
+    parts = path.parent.glob(SPLIT.sub(r"-?????-of-\2", glob.escape(path.name)))
+    return [path, *(part for part in parts if part != path)]
 
 
 def _own():
-    given = [Path(folder).expanduser() for folder in os.environ.get("NBLLM_MODELS", "").split(os.pathsep) if folder]
-    return given or [platformdirs.user_data_path("nbllm", appauthor=False) / "models"]
+    given = [_expanded(folder) for folder in os.environ.get("NBLLM_MODELS", "").split(os.pathsep) if folder]
+    if given:
+        return given
+    try:
+        return [_expanded(platformdirs.user_data_path("nbllm", appauthor=False)) / "models"]
+    except RuntimeError:  # newer versions of it say so, others give the name as it is
+        raise _homeless("models") from None
+
+
+def _expanded(folder):
+    path = os.path.expanduser(folder)
+    if path.startswith("~"):  # it would be a folder of that name wherever we are
+        raise _homeless(path)
+    return Path(path)
+
+
+def _homeless(path):
+    return NbLLMError(f"there is no home folder for {path}: set NBLLM_MODELS to the path of a folder for models")
 
 
 def _gpt4all(home):
@@ -114,19 +141,22 @@ def _gpt4all(home):
 def _hub(home):
     """As huggingface_hub finds it, which need not be installed."""
     if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache).expanduser()
-    return Path(os.environ.get("HF_HOME") or home / ".cache/huggingface").expanduser() / "hub"
+        return Path(os.path.expanduser(cache))
+    return Path(os.path.expanduser(os.environ.get("HF_HOME") or home / ".cache/huggingface")) / "hub"
 
 
 def _ollama(folder):
     """Ollama keeps blobs by their checksum; a manifest for each name says which of them is the model."""
-    for manifest in sorted(folder.glob("manifests/*/*/*/*")):
+    for manifest in filter(os.path.isfile, sorted(folder.glob("manifests/*/*/*/*"))):  # a pipe would keep us waiting
         # not a manifest as we know it
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            for layer in json.loads(manifest.read_text(encoding="utf-8"))["layers"]:
-                if layer["mediaType"] == "application/vnd.ollama.image.model":
+            with manifest.open("rb") as file:
+                layers = json.loads(file.read(MANIFEST))["layers"]
+            for layer in layers:
+                digest = DIGEST.fullmatch(layer["digest"])
+                if digest and layer["mediaType"] == "application/vnd.ollama.image.model":
                     name = f"{manifest.parent.name}:{manifest.name}"
-                    yield "Ollama", name, folder / "blobs" / layer["digest"].replace(":", "-")
+                    yield "Ollama", name, [folder / "blobs" / f"{digest[1]}-{digest[2]}"]
 
 
 def fingerprint(path: Path) -> str:

@@ -11,7 +11,7 @@ from tiny_gguf import write_llama
 from nbllm import catalogue
 from nbllm.catalogue import listing as listing_module
 from nbllm.catalogue.listing import HEAD, listing, recommended, text
-from nbllm.errors import ModelNotFoundError
+from nbllm.errors import DownloadError, ModelNotFoundError, NbLLMError
 from nbllm.formats.blocks import BLOCK_TYPES
 from nbllm.runtime.memory import Memory
 
@@ -184,6 +184,70 @@ def test_a_file_given_by_path_is_that_file_whatever_it_is_called(home, monkeypat
     assert not catalogue.pullable("owner/other.gguf") and catalogue.pullable("owner/other:Q4_0")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and names of this kind are POSIX's")
+def test_what_is_no_file_or_not_in_order_hides_nothing_else(home):
+    folder, ollama = home / ".local/share/nbllm/models", home / ".ollama/models"
+    mine = put(folder / "mine.gguf")
+    os.mkfifo(folder / "pipe.gguf")
+    (folder / "loop.gguf").symlink_to(folder / "loop.gguf")
+    (folder / "folder.gguf").mkdir()
+    names = ollama / "manifests/registry.ollama.ai/library/m"
+    names.mkdir(parents=True)
+    os.mkfifo(names / "pipe")
+    (names / "endless").symlink_to("/dev/zero")
+    for number, digest in enumerate(("sha256:\0", "sha256:\ud800", str(put(home / "elsewhere.gguf")), "sha256:11")):
+        layer = {"mediaType": "application/vnd.ollama.image.model", "digest": digest}
+        (names / str(number)).write_text(json.dumps({"layers": [layer]}))
+    blob = put(ollama / "blobs/sha256-11")
+    (names / "long").write_text(json.dumps({"layers": [layer]}).ljust(places_module.MANIFEST) + "more")
+    assert [found.path for found in catalogue.available()] == [mine, blob]
+
+
+@pytest.mark.parametrize("given", ["x" * 300, "loop", "mine.gguf"])
+def test_a_folder_of_the_users_own_that_is_none_has_no_models(home, monkeypatch, given):
+    (home / "loop").symlink_to(home / "loop")
+    put(home / "mine.gguf")
+    monkeypatch.setenv("NBLLM_MODELS", str(home / given))
+    assert catalogue.available() == []
+    for name in ("nothing", None):
+        with pytest.raises(ModelNotFoundError, match="on this machine"):
+            catalogue.find(name)
+    with pytest.raises(DownloadError, match="could not fetch .* into ") as error:
+        catalogue.pull("http://127.0.0.1:9/x.gguf")
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="users' folders are found otherwise there")
+def test_a_user_without_a_home_is_told_what_to_set_and_paths_do_without(home, monkeypatch):
+    pwd = import_module("pwd")
+    mine = put(home / "mine.gguf")
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("HF_HUB_CACHE", "~nobody-of-this-name/hub")
+    assert catalogue.available() == []
+    monkeypatch.setenv("NBLLM_MODELS", "~nobody-of-this-name/models")
+    with pytest.raises(NbLLMError, match="no home folder for ~nobody-of-this-name/models: set NBLLM_MODELS"):
+        catalogue.find()
+    monkeypatch.delenv("NBLLM_MODELS")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda user: {}[user])
+    with pytest.raises(NbLLMError, match="no home folder for .*models: set NBLLM_MODELS"):
+        catalogue.pull("http://127.0.0.1:9/x.gguf")
+    assert catalogue.find(str(mine)) == mine and not (home / "~").exists()
+    monkeypatch.setenv("NBLLM_MODELS", str(home))
+    assert [found.path for found in catalogue.available()] == [mine]
+
+
+def test_the_parts_of_many_split_files_are_found_in_one_look(home, monkeypatch):
+    folder, looks = home / ".local/share/nbllm/models", []
+    for number in range(50):
+        for part in (1, 2):
+            put(folder / f"m{number}-0000{part}-of-00002.gguf", 4 + part)
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: looks.append(os.fspath(path)) or scandir(path))
+    assert [found.size for found in catalogue.available()] == [11] * 50
+    assert looks.count(str(folder)) <= 3
+
+
 # ---- the list
 
 
@@ -237,6 +301,15 @@ def test_a_file_that_the_catalogue_does_not_know_is_told_from_its_header(home, m
     elsewhere = write_llama(home / "elsewhere.gguf")
     here, *_ = listing(elsewhere)[0]
     assert [row[0] for row in here.rows if row[6] == f"in use, by path, {elsewhere}"] == ["elsewhere"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such names there")
+def test_a_files_name_steers_no_terminal_and_can_be_written_in_any_encoding(home, machine):
+    for name in ("\x1b[31mred\nnext line", "caf\udcff"):
+        put(home / ".local/share/nbllm/models" / f"{name}.gguf")
+    lines = text(*listing()).encode().decode().splitlines()
+    assert [line.split("  ")[1] for line in lines[2:4]] == [r"\x1b[31mred\nnext line", r"caf\udcff"]
+    assert all(line.isprintable() for line in lines)
 
 
 def test_what_is_here_is_not_offered_again(home, machine):
