@@ -7,12 +7,13 @@ import argparse
 import os
 import sys
 import time
+from contextlib import suppress
 from dataclasses import fields
 from numbers import Integral
 from pathlib import Path
 
 import nbllm
-from nbllm.errors import NbLLMError
+from nbllm.errors import NbLLMError, printable
 from nbllm.runtime.options import Sampling
 
 INTERRUPTED = 130  # exit status, as the shell has it for SIGINT
@@ -20,6 +21,7 @@ INTERRUPTED = 130  # exit status, as the shell has it for SIGINT
 
 def main(argv=None) -> int:
     """Run a command; returns the exit status."""
+    _mend_streams()
     arguments = vars(_parser().parse_args(argv))
     command = arguments.pop("command")
     try:
@@ -31,8 +33,11 @@ def main(argv=None) -> int:
     except KeyboardInterrupt:
         print("nbllm: stopped", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read our output has gone; so that the exit does not flush into it again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # else whoever read our output has gone
+            print(f"nbllm: {printable(str(error))}: look at the disk, and where the output goes", file=sys.stderr)
+        with suppress(OSError):  # it is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the exit does not flush into it again
         return 1
     return 0
 
@@ -113,7 +118,8 @@ def cache(action, name):
     if action is None:
         for entry in reversed(entries):
             used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used))
-            print(f"{entry.model or 'unfinished':32} {entry.size / 1e6:8,.0f} MB  used {used}  {entry.path.name}")
+            model = printable(entry.model or "unfinished")
+            print(f"{model:32} {entry.size / 1e6:8,.0f} MB  used {used}  {entry.path.name}")
         total = sum(entry.size for entry in entries)
         print(f"{'total':32} {total / 1e6:8,.0f} MB  of {limit / 1e6:,.0f} MB in {folder}")
         return
@@ -128,7 +134,7 @@ def cache(action, name):
         raise NbLLMError(f"the cache has nothing of {name!r}; `nbllm cache` lists what it has")
     print(f"deleted {len(gone)} file{'s' * (len(gone) != 1)}, {sum(entry.size for entry in gone) / 1e6:,.0f} MB")
     for entry in kept:
-        print(f"kept {entry.model or 'unfinished'}, {entry.size / 1e6:,.0f} MB: a running process uses it")
+        print(f"kept {printable(entry.model or 'unfinished')}, {entry.size / 1e6:,.0f} MB: a running process uses it")
 
 
 def models():
@@ -139,9 +145,10 @@ def models():
 
 def pull(name):
     from nbllm.catalogue import DEFAULT, pull
+    from nbllm.catalogue.fetch import shown
     from nbllm.catalogue.progress import ProgressLine
 
-    with ProgressLine(name or DEFAULT.name) as progress:
+    with ProgressLine(shown(name or DEFAULT.name)) as progress:
         path = pull(name, progress)
     print(path)
 
@@ -150,6 +157,16 @@ def install_kernel(**arguments):
     from nbllm.jupyter.install import install
 
     print(install(**{name: value for name, value in arguments.items() if value}))
+
+
+def _mend_streams():
+    """Whatever is to be said can be: a closed stream drops it, and what an encoding does not have is escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _footer(stats):

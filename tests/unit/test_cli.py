@@ -230,6 +230,42 @@ def test_python_m_nbllm_is_the_command():
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"nbllm {nbllm.__version__}\n", "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="it takes a disk that is full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_one_line(unbuffered):
+    with open("/dev/full", "w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "nbllm", "info"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    assert ran.returncode == 1
+    assert re.fullmatch("nbllm: .*No space left on device: look at .*where the output goes\n", ran.stderr)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the shell is POSIX's")
+def test_output_that_is_closed_is_dropped(tmp_path):
+    command = f"exec {sys.executable} -m nbllm info >&- 2>&-"
+    assert subprocess.run(command, shell=True, timeout=60).returncode == 0
+    command = f"{sys.executable} -m nbllm chat hi --model nothing 2>&-; echo $?"
+    ran = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == ("1\n", "")  # the line is not standard output's
+
+
+def test_what_the_encoding_of_the_output_does_not_have_is_escaped(loads, monkeypatch):
+    loads("café ☂")
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert cli.main(["chat", "hi"]) == 0
+    assert out.buffer.getvalue() == rb"caf\xe9 \u2602" + os.linesep.encode()
+
+
+def test_an_error_is_one_line_that_takes_over_no_terminal(run):
+    status, out, err = run("info", "http://a\nb\x1b[2J\udcff")
+    assert (status, out) == (1, "")
+    assert err.startswith(r"nbllm: the model http://a\nb\x1b[2J\udcff is not on this machine")
+    assert err[:-1].isprintable()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes break otherwise there")
 def test_a_reader_that_leaves_is_no_error_to_talk_about():
     with subprocess.Popen(
