@@ -51,7 +51,7 @@ def chat(prompt, model, system, context, threads, cache_bits, **sampling):
     from nbllm.runtime.events import Done
 
     Sampling(**sampling)  # a mistake in the options is told before the model is loaded
-    prompt = sys.stdin.read() if prompt == "-" else prompt
+    prompt = _typed() if prompt == "-" else prompt
 
     def job(flag):
         with load(model, context, threads, stop_flag=flag, cache_bits=cache_bits) as loaded:
@@ -157,6 +157,15 @@ def install_kernel(**arguments):
     from nbllm.jupyter.install import install
 
     print(install(**{name: value for name, value in arguments.items() if value}))
+
+
+def _typed():
+    try:
+        return sys.stdin.read()
+    except (AttributeError, OSError):  # there is none, or it is a folder
+        raise NbLLMError("standard input cannot be read: give the question itself instead of -") from None
+    except UnicodeDecodeError as error:
+        raise NbLLMError(f"standard input is no text in {error.encoding}: convert it first") from error
 
 
 def _mend_streams():

@@ -230,6 +230,17 @@ def test_python_m_nbllm_is_the_command():
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"nbllm {nbllm.__version__}\n", "")
 
 
+@pytest.mark.parametrize(("given", "said"), [
+    (None, "standard input cannot be read: give the question itself"),
+    (io.TextIOWrapper(io.BytesIO(b"a\xff"), "utf-8"), "standard input is no text in utf-8: convert it first"),
+])  # fmt: skip
+def test_a_question_that_cannot_be_read_is_one_line(run, loads, monkeypatch, given, said):
+    loads("ok")
+    monkeypatch.setattr(sys, "stdin", given)
+    status, out, err = run("chat", "-")
+    assert (status, out) == (1, "") and re.fullmatch(f"nbllm: {said}.*\n", err)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="it takes a disk that is full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_output_that_cannot_be_written_is_one_line(unbuffered):
