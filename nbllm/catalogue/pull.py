@@ -184,9 +184,9 @@ def _check_space(name, size):
 
 @contextmanager
 def _one_line(name):
-    """What the system, a wheel or a name that is none may raise, as one line."""
+    """What the system (which may have no thread left), a wheel or a name that is none may raise, as one line."""
     try:
         yield
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, RuntimeError, ValueError, zipfile.BadZipFile, EOFError) as error:
         reason = "no space is left on the disk" if getattr(error, "errno", None) == errno.ENOSPC else error
         raise DownloadError(f"could not fetch {name} into {models_dir()}: {reason}; {WAYS}") from error

@@ -92,6 +92,15 @@ def test_what_no_one_thought_of_is_one_line_and_loses_no_file(server, models, mo
     assert (models / "m.gguf").read_bytes() == b"mine"
 
 
+def test_a_system_without_a_thread_left_is_one_line(server, models, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(fetch._Transfer, "start", start)
+    with pytest.raises(DownloadError, match="could not fetch .*: can't start new thread; "):
+        catalogue.pull(f"{server.url}/m.gguf")
+
+
 def test_nothing_leads_out_of_http(server, tmp_path):
     server.location = "ftp://127.0.0.1:9/m.gguf"
     assert refused(server.url, tmp_path) == f"{server.url}/m.gguf leads to ftp, not http: fetch it with a browser"
