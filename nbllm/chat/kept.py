@@ -24,6 +24,7 @@ import numpy as np
 from nbllm import __version__
 from nbllm.catalogue.places import fingerprint
 from nbllm.errors import ConversationFileError, Stopped
+from nbllm.paths import expanded
 from nbllm.runtime.generation import common_prefix
 
 FORMAT, VERSION = "nbllm kept cache", 1
@@ -47,7 +48,7 @@ class Unfit(Exception):
 
 def beside(path) -> Path:
     """Where the cache of the conversation is that is saved at `path`."""
-    path = Path(path).expanduser()
+    path = expanded(path, ConversationFileError)
     return path.with_name(path.name + ENDING)
 
 

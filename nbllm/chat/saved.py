@@ -18,6 +18,7 @@ from pathlib import Path
 
 from nbllm.chat.transcript import Answer, Transcript
 from nbllm.errors import ConversationFileError
+from nbllm.paths import expanded
 from nbllm.runtime.events import Stats
 
 FORMAT, VERSION = "nbllm conversation", 1
@@ -40,7 +41,7 @@ def save(transcript: Transcript, path):
     lines = (f"{_json(_with_stats(message))}\n" for message in system + transcript.messages)
     body = "".join(lines).encode(errors="surrogatepass")
     header = {"format": FORMAT, "version": VERSION, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
-    path = Path(path).expanduser()
+    path = expanded(path, ConversationFileError)
     if _exists(path) and not _is_ours(path):
         raise ConversationFileError(f"{path} is there and is no saved conversation; choose another name, or delete it")
     write(path, f"{_json(header)}\n".encode() + body)
@@ -54,7 +55,7 @@ def load(path) -> Transcript:
     ConversationFileError
         The file is not there, is damaged, or is no saved conversation.
     """
-    path = Path(path).expanduser()
+    path = expanded(path, ConversationFileError)
     try:
         if not path.is_file():  # a pipe would be waited for
             raise ConversationFileError(f"{path} cannot be read: there is no such file")
@@ -67,7 +68,7 @@ def load(path) -> Transcript:
 
 def export(transcript: Transcript, path):
     """Write a conversation as Markdown, for people; raises ConversationFileError, also where a file is."""
-    path = Path(path).expanduser()
+    path = expanded(path, ConversationFileError)
     if _exists(path):
         raise ConversationFileError(f"{path} is there already; choose another name, or delete it")
     write(path, transcript.markdown().encode(errors="replace"))

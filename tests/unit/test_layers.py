@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "nbllm"
 LAYERS = (
-    "errors", "_kernels", "formats", "tokenizers", "runtime", "catalogue", "text", "model", "bench", "chat",
+    "errors", "paths", "_kernels", "formats", "tokenizers", "runtime", "catalogue", "text", "model", "bench", "chat",
     "jupyter", "cli",
 )  # fmt: skip
 FREE = {"__init__", "__main__"}  # the package itself, and its way to the command line

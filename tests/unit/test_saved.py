@@ -21,6 +21,7 @@ TALK = Transcript("Be brief.", [
     {"role": "user", "content": "<b>ü</b>\r\n\u2028"},
     {"role": "assistant", "content": "$5", "reasoning_content": "Hm."},
 ])  # fmt: skip
+NO_PATHS = "~there-is-no-such-user/talk", 5, None, b"talk"
 
 
 @given(st.none() | ANY.filter(bool), st.lists(st.tuples(ANY, ANSWER), max_size=3))
@@ -59,10 +60,11 @@ def test_a_saved_conversation_is_replaced_and_nothing_else(tmp_path):
 
 
 def test_what_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path):
-    for path in (tmp_path / "no" / "talk.jsonl", tmp_path, "a\0b"):
-        with pytest.raises(ConversationFileError) as error:
-            save(TALK, path)
-        assert "\n" not in str(error.value)
+    for path in (tmp_path / "no" / "talk.jsonl", tmp_path, "a\0b", *NO_PATHS):
+        for put in (save, export):
+            with pytest.raises(ConversationFileError) as error:
+                put(TALK, path)
+            assert "\n" not in str(error.value)
     assert os.listdir(tmp_path) == []
 
 
@@ -118,8 +120,8 @@ def test_a_damaged_file_is_one_line(name, tmp_path):
 
 
 def test_a_file_that_is_not_there_or_too_large_is_one_line(tmp_path, monkeypatch):
-    for path in (tmp_path / "none.jsonl", tmp_path, "a\0b", "/dev/zero"):
-        with pytest.raises(ConversationFileError, match="cannot be read: there is no such file|null"):
+    for path in (tmp_path / "none.jsonl", tmp_path, "a\0b", "/dev/zero", *NO_PATHS):
+        with pytest.raises(ConversationFileError, match="cannot be read: there is no such file|null|home|no path"):
             load(path)
     save(TALK, tmp_path / "talk.jsonl")
     monkeypatch.setattr(saved, "LARGEST", 100)
