@@ -76,7 +76,7 @@ def write(path: Path, model, text: str, ids: list[int], stop):
     try:
         head = [text.encode("utf-8", "surrogatepass"), np.array(ids, "<i4").tobytes()]
         total = sum(map(len, head)) + len(forked.pages) * cache.layout["page_bytes"]
-        if path.exists() and not (path.is_file() and _header(path).get("format") == FORMAT):
+        if os.path.lexists(path) and not (path.is_file() and _header(path).get("format") == FORMAT):
             raise ConversationFileError(f"{path} is there and is no kept cache; choose another name, or delete it")
         free = shutil.disk_usage(path.parent).free
         if HEADER + total > free:

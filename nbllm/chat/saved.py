@@ -42,7 +42,7 @@ def save(transcript: Transcript, path):
     body = "".join(lines).encode(errors="surrogatepass")
     header = {"format": FORMAT, "version": VERSION, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
     path = expanded(path, ConversationFileError)
-    if _exists(path) and not _is_ours(path):
+    if os.path.lexists(path) and not _is_ours(path):
         raise ConversationFileError(f"{path} is there and is no saved conversation; choose another name, or delete it")
     write(path, f"{_json(header)}\n".encode() + body)
 
@@ -69,7 +69,7 @@ def load(path) -> Transcript:
 def export(transcript: Transcript, path):
     """Write a conversation as Markdown, for people; raises ConversationFileError, also where a file is."""
     path = expanded(path, ConversationFileError)
-    if _exists(path):
+    if os.path.lexists(path):
         raise ConversationFileError(f"{path} is there already; choose another name, or delete it")
     write(path, transcript.markdown().encode(errors="replace"))
 
@@ -157,15 +157,10 @@ def _object(path, line, at):
     return value
 
 
-def _exists(path):
-    try:
-        return path.exists()
-    except (OSError, ValueError) as error:
-        raise ConversationFileError(f"{path} cannot be written: {_why(error)}") from error
-
-
 def _is_ours(path):
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             return _object(path, file.readline(HEADER), 0).get("format") == FORMAT
     except (OSError, ConversationFileError):

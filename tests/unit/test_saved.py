@@ -59,6 +59,21 @@ def test_a_saved_conversation_is_replaced_and_nothing_else(tmp_path):
         assert path.read_bytes() == data
 
 
+@pytest.mark.parametrize("make", [
+    lambda path: os.mkfifo(path), lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to(path),
+], ids=("a pipe", "a link that leads nowhere", "a link to itself"))  # fmt: skip
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes that are files, and links need rights")
+def test_what_is_no_file_is_neither_waited_for_nor_replaced(make, tmp_path):
+    path = tmp_path / "talk.jsonl"
+    make(path)
+    before = path.lstat().st_ino
+    with pytest.raises(ConversationFileError, match="is there and is no saved conversation"):
+        save(TALK, path)
+    with pytest.raises(ConversationFileError, match="is there already"):
+        export(TALK, path)
+    assert path.lstat().st_ino == before and os.listdir(tmp_path) == ["talk.jsonl"]
+
+
 def test_what_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path):
     for path in (tmp_path / "no" / "talk.jsonl", tmp_path, "a\0b", *NO_PATHS):
         for put in (save, export):
