@@ -256,9 +256,10 @@ def _unquoted(argument):
 
 
 def _count(argument):
-    if not argument.isdecimal() and argument:
-        raise OptionError(f"{argument!r} is no number of exchanges; give 1 for the last, or 2, 3, ...")
-    return max(1, int(argument or 1))
+    # no conversation has as many as a number of more digits, and Python reads none of thousands
+    if argument and not (argument.isdecimal() and len(argument) < 10 and int(argument)):
+        raise OptionError(f"{argument[:40]!r} is no number of exchanges; give 1 for the last, or 2, 3, ...")
+    return int(argument or 1)
 
 
 def _file(argument):

@@ -33,9 +33,14 @@ MISTAKES = {  # cell: (error's name, what its line says)
     "%chat retry --new": ("OptionError", "%chat retry: unrecognized arguments: --new"),
     "%chat undo": ("OptionError", "1 cannot be taken back: the conversation is empty"),
     "%chat undo two": ("OptionError", "'two' is no number of exchanges"),
+    "%chat undo 0": ("OptionError", "'0' is no number of exchanges"),
+    f"%chat undo {'9' * 5000}": ("OptionError", "is no number of exchanges; give 1 for the last, or 2, 3, ..."),
+    "%chat undo 999": ("OptionError", "999 cannot be taken back: the conversation is empty"),
+    "%chat edit 0": ("OptionError", "'0' is no number of exchanges"),
     "%chat edit": ("OptionError", "1 cannot be taken back: the conversation is empty"),
     "%chat switch nowhere": ("OptionError", "there is no conversation 'nowhere'"),
     "%chat save": ("OptionError", "name a file"),
+    "%chat save ~there-is-no-such-user/talk": ("ConversationFileError", "there is no such home folder"),
     "%chat load /no/such/file": ("ConversationFileError", "/no/such/file cannot be read"),
     "%chat export /no/such/file": ("ConversationFileError", "/no/such/file cannot be written"),
     "%chat what is this": ("OptionError", "%chat has no 'what'"),
@@ -45,7 +50,7 @@ MISTAKES = {  # cell: (error's name, what its line says)
 }
 
 
-@pytest.mark.parametrize("code", MISTAKES, ids=[code.replace("\n", " ") for code in MISTAKES])
+@pytest.mark.parametrize("code", MISTAKES, ids=[code.replace("\n", " ")[:60] for code in MISTAKES])
 def test_is_one_line(kernel, code):
     name, message = MISTAKES[code]
     cell = kernel.run(code)
