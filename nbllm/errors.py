@@ -11,6 +11,15 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+def quoted(value, most=60) -> str:
+    """A value in a message: in one line and not long, whatever its own `__repr__` does."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # the user's own may do anything
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 class OneLine:
     """Shown in a notebook as its message alone, without a traceback; it is one line whatever it quotes."""
 

@@ -13,6 +13,7 @@ from nbllm.errors import NbLLMError, OptionError
 from nbllm.jupyter.arguments import PARSERS, parse
 from nbllm.jupyter.config import settings
 from nbllm.jupyter.failures import failures
+from nbllm.jupyter.sendable import sendable
 
 CELL = {"question": "%%chat --raw\n", "code": ""}  # how a cell begins that asks, or that is Python
 ALTERNATIVES = 5  # likely tokens that are told with each of a reply that is kept
@@ -72,7 +73,7 @@ def asking_cell(shell) -> str | None:
 
 def next_cell(shell, kind, text):
     """Put a cell below the running one, as this Jupyter kernel has it; nothing runs."""
-    shell.set_next_input(getattr(getattr(shell, "kernel", None), "cell_begins", CELL)[kind] + text)
+    shell.set_next_input(sendable(getattr(getattr(shell, "kernel", None), "cell_begins", CELL)[kind] + text))
 
 
 def _job(make):
@@ -197,7 +198,7 @@ def _info(shell, argument):
     from nbllm.chat.info import info
     from nbllm.jupyter.session import running
 
-    print(info(running() and running().model))
+    print(sendable(info(running() and running().model)))
 
 
 def _prompt(shell, argument):
@@ -217,7 +218,8 @@ def _model(shell, argument):
         run(current, current.switch(_unquoted(argument)), output(shell))
         return
     model = running() and running().model
-    print(f"in use: {model.name}, {model.path}" if model else "none is loaded yet; the first question loads one")
+    used = f"in use: {model.name}, {model.path}" if model else "none is loaded yet; the first question loads one"
+    print(sendable(used))
 
 
 def _models(shell, argument):
@@ -234,12 +236,13 @@ def _show(shell, tables, numbers, about=""):
     from nbllm.catalogue.listing import text
     from nbllm.jupyter.markdown import escaped, table
 
-    plain = text(tables, about).rstrip()
+    plain = sendable(text(tables, about).rstrip())
     if not hasattr(shell, "kernel"):
         print(plain)
         return
     parts = (f"**{escaped(each.title)}**\n\n{table(each.head, each.rows, numbers)}" for each in tables)
-    display({"text/plain": plain, "text/markdown": "\n\n".join((*parts, escaped(about))).rstrip()}, raw=True)
+    marked = sendable("\n\n".join((*parts, escaped(about))).rstrip())
+    display({"text/plain": plain, "text/markdown": marked}, raw=True)
 
 
 def _help(shell, argument):

@@ -10,6 +10,7 @@ from IPython.core.completer import SimpleCompletion, context_matcher
 
 from nbllm.jupyter.arguments import PARSERS
 from nbllm.jupyter.commands import COMMANDS
+from nbllm.jupyter.sendable import sendable
 
 
 def _options(command):
@@ -84,7 +85,7 @@ def matcher(shell):
     def nbllm_matcher(context):
         lines = context.full_text.split("\n")[: context.cursor_line]
         typed, offers = offered(shell, "\n".join([*lines, context.text_until_cursor]))
-        completions = [SimpleCompletion(text, type="nbllm") for text in offers]
+        completions = [SimpleCompletion(sendable(text), type="nbllm") for text in offers]
         return {"completions": completions, "matched_fragment": typed, "suppress": bool(offers)}
 
     return nbllm_matcher

@@ -22,6 +22,7 @@ from nbllm.chat.thinking import Thought, dimmed
 from nbllm.chat.tokens import Tokens
 from nbllm.chat.worker import Queued
 from nbllm.jupyter.markdown import escaped, markdown
+from nbllm.jupyter.sendable import sendable
 from nbllm.jupyter.session import Answering, Loading
 from nbllm.text import Text
 from nbllm.runtime.events import Done, Packing, Prefill, Reading
@@ -122,7 +123,7 @@ class Output:
         thought = {"think": self.think.strip()} if self.think else {}
         fits = {"schema": self._asked.schema.json} if self._asked.schema else {}
         made = {**asked, **fits, "sampling": asdict(self._asked.sampling), **asdict(self.stats), **speed, **thought}
-        return {"nbllm": {"state": "done", **made}}
+        return sendable({"nbllm": {"state": "done", **made}})
 
     def stopped(self) -> str:
         """What to tell the user who stopped this reply."""
@@ -258,7 +259,8 @@ class NotebookOutput(Output):
         footer = f"*{escaped(self.footer())}*" if self.footer() else ""
         text = fenced(self.text, "json") if self.text and self._asked.schema else markdown(self.text)
         body = [*quiet, _quoted(markdown(thought)), text, footer]
-        return {"text/plain": plain, "text/markdown": "\n\n".join(part for part in body if part)}, plain
+        plain = sendable(plain)
+        return {"text/plain": plain, "text/markdown": sendable("\n\n".join(part for part in body if part))}, plain
 
 
 class TerminalOutput(Output):
@@ -282,9 +284,8 @@ class TerminalOutput(Output):
         if self.footer():
             parts.append(f"[{self.footer()}]\n".translate(_CONTROL))
         self._told, self._shown, self._thought_shown = len(self._notices), len(self.text), len(self.think)
-        sys.stdout.write("".join(parts))
+        sys.stdout.write(sendable("".join(parts)))
         sys.stdout.flush()
-
 
     def _new_thought(self, tty):
         if len(self.think) == self._thought_shown:

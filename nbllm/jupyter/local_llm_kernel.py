@@ -20,6 +20,7 @@ from nbllm.jupyter.completion import named
 from nbllm.jupyter.config import settings
 from nbllm.jupyter.display import output
 from nbllm.jupyter.interpolate import interpolate, names, told
+from nbllm.jupyter.sendable import sendable
 
 HINT = (
     "This cell is a message to the model. {name} in it becomes what the model should know of that variable; cells "
@@ -155,7 +156,7 @@ class LocalLLMKernel(IPythonKernel):
             (match["name"] for match in _NAMED.finditer(code) if match.start() < cursor_pos < match.end()), None
         )
         text = told(reference, names(self.shell), config.describe) if reference else None
-        return {"status": "ok", "found": True, "data": {"text/plain": text or HINT}, "metadata": {}}
+        return {"status": "ok", "found": True, "data": {"text/plain": sendable(text or HINT)}, "metadata": {}}
 
     def do_history(self, *arguments, **options):
         reply = super().do_history(*arguments, **options)

@@ -19,11 +19,12 @@ from IPython.display import display
 from traitlets import TraitError
 
 from nbllm.catalogue import available
-from nbllm.errors import NbLLMError, OptionError, Stopped
+from nbllm.errors import NbLLMError, OptionError, Stopped, quoted
 from nbllm.jupyter.config import settings
 from nbllm.jupyter.display import Output
 from nbllm.jupyter.interpolate import interpolate, names
 from nbllm.jupyter.markdown import escaped, markdown
+from nbllm.jupyter.sendable import sendable
 from nbllm.jupyter.session import session
 from nbllm.runtime.options import Sampling
 from nbllm.text import Text
@@ -173,9 +174,14 @@ class Panel:
 
     def edit(self, number: int, text: str, **sampling):
         """Ask question `number`, counted from 0, in other words, in a copy of the conversation that ends before it."""
-        ask = self._asking(text, sampling)  # a mistake is told before there is a copy
-        self._change(lambda shelf: shelf.branch(undo=shelf.current.exchanges - number))
-        return ask()
+
+        def copy(shelf):
+            count = shelf.current.exchanges
+            if not isinstance(number, int) or not 0 <= number < count:
+                raise OptionError(f"there is no question {quoted(number)}: the conversation has {count}, from 0 on")
+            return shelf.branch(undo=count - number)
+
+        return self._asking(text, sampling, self._session.change(copy))()
 
     def clear(self):
         """Start a new conversation; the one before stays on the shelf."""
@@ -198,12 +204,19 @@ class Panel:
     def _change(self, how):
         return self._submit(self._session.change(how))
 
-    def _asking(self, text, sampling):
-        """What asks, when it is called."""
+    def _asking(self, text, sampling, first=None):
+        """What asks, when it is called; first : a job that is run before, of which the browser is then told."""
         prompt, filled = interpolate(text, names(self._shell), self._config.describe)
         if not prompt.strip():
             raise OptionError("the message is empty; write one")
-        job = self._session.ask(prompt, self._session.sampling(**sampling))
+        question, context = self._session.ask(prompt, self._session.sampling(**sampling)), copy_context()
+
+        def job(stop):
+            if first is not None:
+                yield from first(stop)
+                context.run(self._refresh)
+            yield from question(stop)
+
         return lambda: self._submit(job, prompt, filled, draft=text)
 
     def _submit(self, job, question=None, filled=None, again=False, draft=None):
@@ -295,12 +308,12 @@ class Panel:
         plain = "\n\n".join(f"{m['role']}: {m['content']}" for m in transcript.messages) or NOTHING
         body = "\n\n".join(parts) or escaped(NOTHING)
         fold = f"<details>\n<summary>Transcript</summary>\n\n{body}\n\n</details>"
-        return {"text/plain": plain, "text/markdown": fold}
+        return sendable({"text/plain": plain, "text/markdown": fold})
 
     def _tell(self, kind, **content):
         with self._lock:
             self._number += 1
-            self.widget.send({"kind": kind, "number": self._number, **content})
+            self.widget.send(sendable({"kind": kind, "number": self._number, **content}))
 
     def _fail(self, error, ended, draft=None):
         """ended : whether what the browser waits for has ended with this."""

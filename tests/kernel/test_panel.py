@@ -148,6 +148,59 @@ def test_a_question_that_comes_to_nothing_is_given_back(panel):
     assert error["kind"] == "error" and panel.value(f"len({SESSION}.shelf.conversations)") == before
 
 
+@pytest.mark.parametrize("number", [1, 99, -1, "x", None, 0.5])
+def test_an_edit_of_a_question_that_there_is_not_asks_nothing_and_is_given_back(panel, number):
+    panel.run("%config NbLLM.max_tokens = 3\nshown.send('hello').wait()")
+    before = panel.value(f"[{SESSION}.shelf.conversations.keys().__repr__(), shown.serialize()]")
+    cell = ask(panel, kind="edit", number=number, text="bye")
+    cell.until(lambda cell: any(content["kind"] == "error" for content in told(cell)))
+    error = next(content for content in told(cell) if content["kind"] == "error")
+    assert error["text"].startswith("there is no question ") and error["draft"] == "bye" and error["ended"]
+    panel.run("shown._session.submit(lambda stop: iter(())).wait()").aside()
+    assert panel.value(f"[{SESSION}.shelf.conversations.keys().__repr__(), shown.serialize()]") == before
+
+
+def test_after_an_edit_the_browser_has_the_copy_before_the_reply(panel):
+    panel.run("%config NbLLM.max_tokens = 3\nshown.send('hello').wait()\nshown.send('And?').wait()")
+    cell = panel.run("shown.edit(1, 'Why?').wait()").aside()
+    contents = [content for content in told(cell) if content["kind"] in ("all", "reply", "error")]
+    copied = next(n for n, content in enumerate(contents) if content["kind"] == "all")
+    assert contents[copied]["from"] == 2 and contents[copied]["messages"] == []
+    assert contents[copied]["pending"]["question"] == "Why?" and contents[copied]["pending"]["text"] == ""
+    assert any(content.get("text") for content in contents[copied:])
+    assert panel.value("[m['content'] for m in shown.serialize()][::2]") == ["hello", "Why?"]
+
+
+def test_half_of_a_surrogate_pair_breaks_neither_the_panel_nor_cells_and_stays_in_the_conversation(panel, tmp_path):
+    panel.run("%config NbLLM.max_tokens = 3\nhalf = '\\ud800 boo'\n"
+              "def magic(*words): get_ipython().run_line_magic('chat', ' '.join(words))")
+    path = str(tmp_path / "talk.jsonl")
+
+    def fine(code):
+        cell = panel.run(code).aside()
+        assert cell.reply["status"] == "ok", cell.reply
+        return cell
+
+    fine("get_ipython().run_cell_magic('chat', '--stop \\ud800', 'say {half}')")
+    fine(f"%chat save {path}")
+    assert any(content["kind"] == "all" and content["messages"][0]["text"] == "say ? boo"
+               for content in told(fine(f"%chat load {path}")))  # fmt: skip
+    assert panel.value("shown.serialize()[0]['content'] == 'say ' + half")
+    assert told(ask(panel, kind="hello"))[0]["messages"][0]["text"] == "say ? boo"
+    assert fine("shown").of("display_data")[-1]["data"]["text/plain"].startswith("user: say ? boo\n\nassistant: ")
+    assert "say ? boo" in fine("%chat list").of("display_data")[0]["data"]["text/markdown"]
+    payload = fine("%chat edit").reply["payload"]
+    assert [each["text"] for each in payload if "text" in each] == ["%%chat --raw\nsay ? boo"]
+    fine("shown._asked(shown.widget, {'kind': 'set', 'name': 'system', 'value': '\\ud800'}, [])\n"
+         "shown._session.submit(lambda stop: iter(())).wait()\n%config NbLLM.system = None")
+    assert panel.value("shown.serialize()[0] == {'role': 'system', 'content': '\\ud800'}")
+    fine("magic('new', '\\ud800')")
+    assert "| ? |" in fine("%chat list").of("display_data")[0]["data"]["text/markdown"]
+    (line,) = panel.run("magic('load', '\\ud801')").aside().error
+    assert line.startswith("ConversationFileError: \\ud801 cannot be read")
+    fine("%chat new")
+
+
 def test_a_question_whose_prompt_was_being_read_is_given_back(panel):
     cell = panel.run("shown.send('hello').wait()\nlong = shown.send('word ' * 6000)\n"
                      "while not any(type(event).__name__ == 'Prefill' for event in long.events): pass"

@@ -164,6 +164,14 @@ def test_a_hostile_reply_or_name_is_no_markup(notebook):
     assert "<" not in markdown.replace(r"\<", "") and states[-1].data["text/plain"] == HOSTILE
 
 
+def test_half_of_a_surrogate_pair_is_a_question_mark_wherever_it_stood(notebook, terminal):
+    told = [Notice("a\ud800"), *events("hello", model="b\udc00", stop=("\ud83d",))]
+    data, metadata = notebook(told)[1][-1].data, notebook(told)[1][-1].metadata["nbllm"]
+    assert data["text/plain"] == "a?\n\nhello" and data["text/markdown"].startswith("*a?*\n\nhello\n\n*b? ")
+    assert metadata["model"] == "b?" and metadata["sampling"]["stop"] == ["?"]
+    assert terminal(told).startswith("[a?]\nhello\n[b? ")
+
+
 def test_a_terminal_gets_the_text_as_it_comes_and_a_footer(terminal):
     assert terminal([Notice("Note."), *events("Hello\n\tworld")]) == (
         "[Note.]\nHello\n\tworld\n[Some-Model · 12 tokens read, 31 reused, 87 written · 43.5 tokens/s · seed 7]\n"
