@@ -20,6 +20,12 @@ def quoted(value, most=60) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
+def need(good, name, value, what):
+    """OptionError unless this argument is good; what : what to give in its place."""
+    if not good:
+        raise OptionError(f"{name}={quoted(value)} cannot be used: give {what}")
+
+
 class OneLine:
     """Shown in a notebook as its message alone, without a traceback; it is one line whatever it quotes."""
 

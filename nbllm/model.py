@@ -7,12 +7,14 @@ import operator
 import os
 import sys
 from contextlib import closing
+from numbers import Integral
 
 from nbllm.catalogue import DEFAULT, find, known, pull
 from nbllm.catalogue.progress import ProgressLine
-from nbllm.errors import ModelFileError, ModelNotFoundError, NbLLMError, OptionError, Stopped
+from nbllm.errors import ModelFileError, ModelNotFoundError, NbLLMError, OptionError, Stopped, need, quoted
 from nbllm.formats.open import open_model
 from nbllm.runtime.batch import Batch
+from nbllm.runtime.cache import checked_bits
 from nbllm.runtime.crew import startable
 from nbllm.runtime.engine import MAX_OUTPUTS, Engine, thread_count
 from nbllm.runtime.estimate import fit, shape
@@ -72,6 +74,7 @@ def load(
     DownloadError
         The default model could not be fetched.
     """
+    need(isinstance(path_or_name, str | os.PathLike | None), "path_or_name", path_or_name, "a path, or a model's name")
     path = _default_model() if path_or_name is None else find(path_or_name)
     with ProgressLine(path.stem, line="getting the weights of {name} ready, {total}") as line:
         show = progress or line
@@ -96,6 +99,7 @@ def loading(
     replaces : a model to close in time for this one to have its memory, but not before all that can go wrong has gone
     well; Stopped says so if the flag is set by then.
     """
+    checked_bits(cache_bits)
     path = find(path_or_name)
     name = known(path.name).name if known(path.name) else path.stem
     with open_model(path) as gguf:
@@ -211,6 +215,7 @@ class Model:
         special : whether special tokens written out in it are parsed, or stay plain text. The token for the beginning
         of a sequence comes first if the model file says so, once.
         """
+        need(isinstance(text, str), "text", text, "text")
         ids, bos = self.tokenizer.encode(text, special), self.tokenizer.bos_id
         return [bos, *ids] if self.tokenizer.add_bos and ids[:1] != [bos] else ids
 
@@ -262,6 +267,12 @@ class Model:
             The prompt does not fit in the context.
         """
         self._check()
+        need(isinstance(stop_flag, StopFlag | None), "stop_flag", stop_flag, "a StopFlag")
+        asks = ("allowed", "likely", "push")
+        need(constraint is None or all(hasattr(constraint, name) for name in asks), "constraint", constraint,
+             "an object with allowed, likely and push")  # fmt: skip
+        need(isinstance(alternatives, Integral) and alternatives >= 0, "alternatives", alternatives,
+             "a whole number of 0 or more")  # fmt: skip
         options = Sampling().updated(**sampling)
         ids = self._known(self.tokenize(prompt) if isinstance(prompt, str) else prompt, least=1)
         flag = stop_flag or StopFlag()
@@ -310,7 +321,10 @@ class Model:
                     flag.set()  # the engine ends, and counts what it did
 
     def _known(self, ids, least=0) -> list[int]:
-        ids = [operator.index(id) for id in ids]
+        try:
+            ids = [operator.index(id) for id in ids]
+        except TypeError as error:
+            raise OptionError(f"token ids={quoted(ids)} cannot be used: give whole numbers") from error
         for id in ids:
             if not 0 <= id < self.tokenizer.vocab_size:
                 raise OptionError(f"token id {id} is not in the vocabulary; ids go to {self.tokenizer.vocab_size - 1}")

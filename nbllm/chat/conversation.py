@@ -22,7 +22,7 @@ from nbllm.chat.reply import Reply, ReplyStream
 from nbllm.chat.saved import load, save
 from nbllm.chat.schema import Schema
 from nbllm.chat.transcript import OVERFLOW, Answer, Transcript
-from nbllm.errors import ContextFullError, ConversationFileError, OptionError
+from nbllm.errors import ContextFullError, ConversationFileError, OptionError, need, quoted
 from nbllm.model import Model
 from nbllm.runtime.events import StopFlag
 from nbllm.runtime.generation import common_prefix
@@ -75,6 +75,8 @@ class Chat:
         transcript: Transcript | None = None,
         **sampling,
     ):
+        need(isinstance(model, Model), "model", model, "a model, as nbllm.load makes it")
+        need(isinstance(transcript, Transcript | None), "transcript", transcript, "a Transcript")
         self.model = model
         self.overflow = overflow
         self.transcript = transcript or Transcript(system)
@@ -101,6 +103,7 @@ class Chat:
 
     @messages.setter
     def messages(self, messages):
+        need(isinstance(messages, list), "messages", messages, "a list of messages")
         self.transcript.messages = messages
 
     def new(self):
@@ -232,6 +235,7 @@ class Chat:
         ContextFullError
             The message alone does not fit in the context.
         """
+        need(isinstance(message, str), "message", message, "text")
         schema = wanted(schema, json)
         if schema and constraint is not None:
             raise OptionError("constraint and schema are both given; a schema is a constraint already")
@@ -259,8 +263,8 @@ class Chat:
                 self.messages = before
 
     def _turn(self, message, options, stop_flag, constraint, alternatives, schema):
-        if self.overflow not in OVERFLOW:
-            raise OptionError(f"overflow={self.overflow!r} is unknown; there are {', '.join(OVERFLOW)}")
+        if self.overflow not in list(OVERFLOW):  # a list, for what has no hash
+            raise OptionError(f"overflow={quoted(self.overflow)} is unknown; there are {', '.join(OVERFLOW)}")
         yield from self._notices()
         messages = [*self.messages, {"role": "user", "content": message}]
         text, ids = self._prompt(messages)
@@ -321,6 +325,10 @@ class Chat:
     def _prompt(self, messages):
         """The text, fenced, and the ids of the prompt for these messages."""
         system = [{"role": "system", "content": self.system}] if self.system else []
+        for each in system + messages:
+            good = isinstance(each, dict) and {"role", "content"} <= each.keys()
+            good = good and all(isinstance(text, str) for text in each.values())
+            need(good, "message", each, "a dict of text, with role and content")
         text = self._prompts.render(system + messages)
         for read, ids in reversed(self._reads):
             if text.startswith(read):

@@ -4,9 +4,10 @@ Messages are as chat templates are given them: a question of the user's and an a
 """
 
 from dataclasses import dataclass, field
+from numbers import Integral
 
 from nbllm.chat.code import fenced
-from nbllm.errors import OptionError
+from nbllm.errors import OptionError, quoted
 
 OVERFLOW = {  # what to do when the context is full
     "drop": "drop the oldest exchanges, and say so",
@@ -46,9 +47,9 @@ class Transcript:
 
     def without(self, count: int = 1) -> "Transcript":
         """A copy without the last exchanges; OptionError when there are not so many."""
-        if not 0 <= count <= self.exchanges:
+        if not isinstance(count, Integral) or not 0 <= count <= self.exchanges:
             has = f"has {self.exchanges} exchange{'s' * (self.exchanges != 1)}" if self.messages else "is empty"
-            raise OptionError(f"{count} cannot be taken back: the conversation {has}")
+            raise OptionError(f"{quoted(count)} cannot be taken back: the conversation {has}")
         return Transcript(self.system, self.messages[: len(self.messages) - 2 * count])
 
     def question(self, count: int = 1) -> str:

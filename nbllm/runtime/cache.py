@@ -8,11 +8,18 @@ Knows what keys and values look like, and not what they mean.
 
 import numpy as np
 
-from ..errors import ContextFullError, OptionError
+from ..errors import ContextFullError, OptionError, quoted
 from .arrays import zeros
 from .program import PAGE
 
 PRECISIONS = (32, 16, 8)  # bits of a number
+
+
+def checked_bits(bits) -> int:
+    """The precision, if there is such a one; OptionError otherwise."""
+    if bits not in PRECISIONS:
+        raise OptionError(f"cache_bits={quoted(bits)} is not supported: give {' or '.join(map(str, PRECISIONS))}.")
+    return bits
 
 
 class Sequence:
@@ -59,9 +66,7 @@ class Cache:
     """
 
     def __init__(self, layers, heads, positions, bits=16):
-        if bits not in PRECISIONS:
-            raise OptionError(f"cache_bits={bits!r} is not supported: give {' or '.join(map(str, PRECISIONS))}.")
-        self.bits = bits
+        self.bits = checked_bits(bits)
         self.pages = -(-positions // PAGE)
         n = layers * self.pages * heads.kv_count * PAGE  # heads of positions
         half, small = (n * heads.dim * (bits == width) for width in (16, 8))

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 
-from nbllm.errors import OptionError
+from nbllm.errors import OptionError, quoted
 
 SEED_MAX = 2**64 - 1
 
@@ -63,12 +63,13 @@ def _number(name, value, help, kind, low, high, optional):
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         what = "a whole number" if kind is Integral else "a number"
         limits = f"of {low} or more" if high == math.inf else f"from {low} to {high}"
-        raise OptionError(f"{name}={value!r} is out of range: give {what} {limits} ({help})")
+        raise OptionError(f"{name}={quoted(value)} is out of range: give {what} {limits} ({help})")
     return int(value) if kind is Integral else float(value)
 
 
 def _strings(value):
     strings = (value,) if isinstance(value, str) else value
     if not isinstance(strings, (tuple, list)) or not all(isinstance(string, str) and string for string in strings):
-        raise OptionError(f"stop={value!r} is not usable: give a string or a tuple of strings, none of them empty")
+        given = quoted(value)
+        raise OptionError(f"stop={given} is not usable: give a string or a tuple of strings, none of them empty")
     return tuple(strings)
