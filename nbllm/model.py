@@ -267,14 +267,14 @@ class Model:
             The prompt does not fit in the context.
         """
         self._check()
+        options = Sampling().updated(**sampling)
+        ids = self._known(self.tokenize(prompt) if isinstance(prompt, str) else prompt, least=1)
         need(isinstance(stop_flag, StopFlag | None), "stop_flag", stop_flag, "a StopFlag")
         asks = ("allowed", "likely", "push")
         need(constraint is None or all(hasattr(constraint, name) for name in asks), "constraint", constraint,
              "an object with allowed, likely and push")  # fmt: skip
         need(isinstance(alternatives, Integral) and alternatives >= 0, "alternatives", alternatives,
              "a whole number of 0 or more")  # fmt: skip
-        options = Sampling().updated(**sampling)
-        ids = self._known(self.tokenize(prompt) if isinstance(prompt, str) else prompt, least=1)
         flag = stop_flag or StopFlag()
         events = self.engine.generate(ids, options, self.tokenizer.end_ids, flag, constraint, alternatives)
         return self._as_text(events, options.stop, flag)

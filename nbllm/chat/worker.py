@@ -17,6 +17,7 @@ from nbllm.runtime.events import StopFlag
 # How often a wait looks up, in seconds: a lock that waits cannot be interrupted on Windows, and elsewhere a signal that
 # comes just before the lock does is seen only when the wait ends.
 WAIT = 0.1
+GONE = "the thread that runs models has ended in this process; restart the Jupyter kernel"
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,14 @@ class Handle:
                 return self.events[self._read - 1]
             if ended:
                 raise self._error or StopIteration
+            self.check()
             with contextlib.suppress(queue.Empty):
                 self._wake.get(timeout=WAIT)
+
+    def check(self):
+        """NbLLMError if the job can never end, for its worker is not there: in a fork of this process, for instance."""
+        if not self._worker.is_alive() and not self._ended:
+            raise NbLLMError(GONE)
 
     @property
     def ended(self) -> bool:
@@ -142,7 +149,7 @@ class Worker:
         handle = Handle(self._thread, follower)
         with self._lock:
             if self._closed or not self._thread.is_alive():
-                raise NbLLMError("the thread that runs models has ended in this process; restart the Jupyter kernel")
+                raise NbLLMError(GONE)
             if self._waiting:
                 handle._tell(Queued(len(self._waiting)))
             self._waiting.append(handle)

@@ -107,6 +107,7 @@ class Background:
         end = float("inf") if timeout is None else time.monotonic() + timeout
         with _no_longer():
             while not self._ended.wait(min(WAIT, max(0, end - time.monotonic()))):
+                self._handle.check()
                 if time.monotonic() >= end:
                     raise NbLLMError("the reply is not there yet: wait() waits for its end, and text has what there is")
         return self._result()
@@ -117,6 +118,7 @@ class Background:
     async def _wait(self):
         with _no_longer():
             while not self.done:
+                self._handle.check()
                 await asyncio.sleep(WAIT)  # an event loop that sleeps for longer does not see ipykernel's interrupts
         return self._result()
 

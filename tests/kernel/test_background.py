@@ -1,5 +1,7 @@
 """`%%chat --bg`: a reply that is written while other cells run, what follows and stops it, and who waits for whom."""
 
+import os
+
 import pytest
 
 ENDLESS = "--max-tokens 7000 --schema endless"  # the reply cannot end before
@@ -103,6 +105,33 @@ def test_an_interrupt_ends_the_waiting_and_not_the_reply(kernel, start):
     assert kernel.run("answer.wait(0.001)").reply["ename"] == "NbLLMError"
     kernel.run("answer.stop()")
     assert kernel.run("assert (await answer) is answer.reply or (await answer) == answer.reply").reply["status"] == "ok"
+
+
+FORK = """
+import asyncio, os
+def in_fork(function):
+    reads, writes = os.pipe()
+    if (child := os.fork()) == 0:
+        try: function()
+        except BaseException as error: os.write(writes, f"{type(error).__name__}: {error}".encode())
+        finally: os._exit(0)
+    os.close(writes)
+    told = os.fdopen(reads).read()
+    os.waitpid(child, 0)
+    return told
+async def awaited(): await answer
+told = [in_fork(answer.wait), in_fork(lambda: asyncio.new_event_loop().run_until_complete(awaited()))]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_in_a_fork_it_is_not_waited_for(kernel, start):
+    start(ENDLESS)
+    kernel.run("while not answer.text: pass")
+    kernel.run(FORK)
+    line = "NbLLMError: the thread that runs models has ended in this process; restart the Jupyter kernel"
+    assert kernel.value("told") == [line, line]
+    assert kernel.value("answer.done") is False
 
 
 def test_stopped_before_it_began_it_says_so_and_waiting_for_it_is_an_error(kernel, start):

@@ -45,6 +45,35 @@ def told(events):
     return [event for event in events if not isinstance(event, Queued)]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_in_a_fork_a_reply_that_the_worker_writes_is_not_waited_for(worker):
+    handle = worker.submit(until_stopped)
+    next(event for event in handle if not isinstance(event, Queued))
+    reads, writes = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            with pytest.raises(NbLLMError) as error:
+                handle.wait()
+            os.write(writes, str(error.value).encode())
+        finally:
+            os._exit(0)
+    os.close(writes)
+    with open(reads, "rb") as pipe:
+        assert pipe.read().decode().startswith("the thread that runs models has ended in this process")
+    os.waitpid(child, 0)
+    handle.stop()
+    assert handle.wait()[-1] == "stopped"
+
+
+def test_what_ended_before_its_worker_did_is_still_told():
+    worker = Worker()
+    handle = worker.submit(counting(2))
+    handle.wait()
+    assert worker.close(LONG)
+    handle.check()
+    assert handle.wait() == [0, 1]
+
+
 def test_events_come_in_order_and_jobs_one_after_another(worker):
     handles = [worker.submit(counting(n)) for n in (3, 0, 2)]
     assert [told(handle) for handle in handles] == [[0, 1, 2], [], [0, 1]]
