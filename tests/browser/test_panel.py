@@ -88,6 +88,20 @@ def test_a_reply_grows_and_only_what_changes_is_made_anew(panel):
     assert panel.page.locator(".nbllm-message").count() == 2
 
 
+def test_while_a_question_in_other_words_is_answered_the_copy_stands_above_it(panel):
+    panel.show("one", "two", "three", "four")
+    panel.tell("begin", question="3", again=False, waiting=False)
+    panel.tell("begin", question="3", again=False)
+    panel.grow(notices=["Conversation 1-2 goes on after 1 exchange; 1 stays as it is."], status="loading small")
+    pending = {"question": "3", "again": False, "notices": ["Conversation 1-2 goes on."], "status": "loading small"}
+    copy = {"conversation": "1-2", "model": "small", "context": {"used": 9, "of": 100}, "settings": {}}
+    panel.tell("all", **{"from": 2, "messages": [], "pending": pending, **copy})
+    panel.grow("five")
+    assert panel.page.locator(".nbllm-message .nbllm-text").all_text_contents() == ["one", "two", "3", "five"]
+    assert panel.page.locator(".nbllm-notices p").all_text_contents() == ["Conversation 1-2 goes on."]
+    assert panel.text(".nbllm-name") == "Chat: 1-2" and panel.text(".nbllm-send") == "Stop"
+
+
 def test_markdown_becomes_elements(panel):
     panel.show("q", MARKDOWN)
     where = ".nbllm-model .nbllm-text"
