@@ -162,7 +162,7 @@ class Chat:
     def recall(self, path, stop: StopFlag):
         """Read the cache of the conversation that was saved at `path`, if there is one; a generator, which yields
         Copying, and Notice if it cannot be used: the conversation is then read again."""
-        if not kept.beside(path).is_file():
+        if not kept.there(path):
             return
         try:
             read = yield from kept.read(kept.beside(path), self.model, stop)

@@ -52,6 +52,11 @@ def beside(path) -> Path:
     return path.with_name(path.name + ENDING)
 
 
+def there(path) -> bool:
+    """Whether there may be one; also asked of names that leave no room for another beside them."""
+    return os.path.isfile(beside(path))
+
+
 def write(path: Path, model, text: str, ids: list[int], stop):
     """Write what the model's engine has of these ids; a generator, which yields Copying.
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from nbllm.catalogue import find, known, pullable, pulling
 from nbllm.catalogue.places import fingerprint
 from nbllm.chat.conversation import Chat, Notice
-from nbllm.chat.kept import beside
+from nbllm.chat.kept import there
 from nbllm.chat.map import Map
 from nbllm.chat.schema import Schema
 from nbllm.chat.shelf import Shelf
@@ -211,7 +211,7 @@ class Session:
 
         def job(stop):
             told = self.shelf.load(path)
-            if beside(path).is_file():
+            if there(path):
                 yield from self._ready(stop)
             if self.chat is not None:
                 self.chat.transcript = self.shelf.current

@@ -170,6 +170,29 @@ def test_without_a_cache_nothing_is_said(path, talk, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.skipif(os.name == "nt", reason="on Windows, links need rights")
+def test_a_link_that_leads_nowhere_is_not_replaced(path, tmp_path):
+    link = kept.beside(tmp_path / "talk.jsonl")
+    link.symlink_to("nowhere")
+    with nbllm.load(path) as model:
+        one = chat(model)
+        one("x")
+        with pytest.raises(ConversationFileError, match="is there and is no kept cache"):
+            one.save(tmp_path / "talk.jsonl", cache=True)
+    assert link.is_symlink()
+
+
+def test_beside_a_name_that_leaves_no_room_for_another_there_is_no_cache(path, tmp_path, talk):
+    long = tmp_path / ("x" * 252)
+    shutil.copy(talk[0], long)
+    with nbllm.load(path) as model:
+        one = chat(model)
+        one.load(long)
+        assert len(one.messages) == 4
+        with pytest.raises(ConversationFileError, match="cannot be written"):
+            one.save(long, cache=True)
+
+
 def test_what_cannot_be_kept_is_one_line_and_leaves_nothing(path, talk, tmp_path, monkeypatch):
     with nbllm.load(path) as model:
         one = chat(model)
