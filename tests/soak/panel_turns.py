@@ -53,7 +53,7 @@ def panel_edit(talk):
     exchanges = talk.expected.current[:number]
     talk.set("max_tokens", 8)
     clicked(talk, kind="edit", number=number, text=f"{mark} In other words.")
-    _, job = talk.only(talk.settle(), 2)
+    (job,) = talk.only(talk.settle(), 1)
     talk.expected.begin(talk.state["name"], exchanges, leave=False)
     talk.outcome(job, mark)
 
