@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from IPython.display import display
 
-from nbllm.errors import NbLLMError, OptionError
+from nbllm.errors import NbLLMError, OptionError, printable
 from nbllm.jupyter.arguments import PARSERS, parse
 from nbllm.jupyter.config import settings
 from nbllm.jupyter.failures import failures
@@ -198,7 +198,7 @@ def _info(shell, argument):
     from nbllm.chat.info import info
     from nbllm.jupyter.session import running
 
-    print(sendable(info(running() and running().model)))
+    print(info(running() and running().model))
 
 
 def _prompt(shell, argument):
@@ -219,7 +219,7 @@ def _model(shell, argument):
         return
     model = running() and running().model
     used = f"in use: {model.name}, {model.path}" if model else "none is loaded yet; the first question loads one"
-    print(sendable(used))
+    print(printable(used))
 
 
 def _models(shell, argument):
