@@ -11,19 +11,21 @@ from numbers import Integral
 
 from nbllm.catalogue import DEFAULT, find, known, pull
 from nbllm.catalogue.progress import ProgressLine
-from nbllm.errors import ModelFileError, ModelNotFoundError, NbLLMError, OptionError, Stopped, need, quoted
+from nbllm.errors import (
+    ContextFullError, ModelFileError, ModelNotFoundError, NbLLMError, OptionError, Stopped, need, quoted,
+)  # fmt: skip
 from nbllm.formats.open import open_model
 from nbllm.runtime.batch import Batch
 from nbllm.runtime.cache import checked_bits
 from nbllm.runtime.crew import startable
 from nbllm.runtime.engine import MAX_OUTPUTS, Engine, thread_count
 from nbllm.runtime.estimate import fit, shape
-from nbllm.runtime.events import Done, StopFlag, finish
+from nbllm.runtime.events import STOPPED_FIRST, Done, StopFlag, finish
 from nbllm.runtime.memory import memory
 from nbllm.runtime.options import Sampling
 from nbllm.runtime.weights import packing
 from nbllm.text import TextStream
-from nbllm.tokenizers import load_tokenizer
+from nbllm.tokenizers import load_tokenizer, unwatched
 
 # The process whose compute threads may be running. A fork has none of them, and OpenMP would wait for them for ever.
 _computing = None
@@ -209,14 +211,15 @@ class Model:
         weights = sizes["weights"] if engine.weights.path is None else 0  # else mapped: others may use them, too
         return weights + sizes["cache"] * len(engine.tokens) // engine.context
 
-    def tokenize(self, text: str, special: bool = True) -> list[int]:
+    def tokenize(self, text: str, special: bool = True, look=unwatched) -> list[int]:
         """Token ids of a text.
 
         special : whether special tokens written out in it are parsed, or stay plain text. The token for the beginning
         of a sequence comes first if the model file says so, once.
+        look : a callable that is called now and then, and may raise to end it.
         """
         need(isinstance(text, str), "text", text, "text")
-        ids, bos = self.tokenizer.encode(text, special), self.tokenizer.bos_id
+        ids, bos = self.tokenizer.encode(text, special, look=look), self.tokenizer.bos_id
         return [bos, *ids] if self.tokenizer.add_bos and ids[:1] != [bos] else ids
 
     def detokenize(self, ids) -> str:
@@ -268,7 +271,6 @@ class Model:
         """
         self._check()
         options = Sampling().updated(**sampling)
-        ids = self._known(self.tokenize(prompt) if isinstance(prompt, str) else prompt, least=1)
         need(isinstance(stop_flag, StopFlag | None), "stop_flag", stop_flag, "a StopFlag")
         asks = ("allowed", "likely", "push")
         need(constraint is None or all(hasattr(constraint, name) for name in asks), "constraint", constraint,
@@ -276,8 +278,23 @@ class Model:
         need(isinstance(alternatives, Integral) and alternatives >= 0, "alternatives", alternatives,
              "a whole number of 0 or more")  # fmt: skip
         flag = stop_flag or StopFlag()
+        if isinstance(prompt, str):
+            self.check_length(prompt)
+            try:
+                prompt = self.tokenize(prompt, look=flag.look)
+            except Stopped:
+                return iter([STOPPED_FIRST])
+        ids = self._known(prompt, least=1)
         events = self.engine.generate(ids, options, self.tokenizer.end_ids, flag, constraint, alternatives)
         return self._as_text(events, options.stop, flag)
+
+    def check_length(self, prompt: str):
+        """ContextFullError for a prompt whose length alone says that it does not fit, before time is spent on it."""
+        if not self.tokenizer.holds(prompt, self.context):
+            raise ContextFullError(
+                f"the prompt of {len(prompt):,} characters makes more tokens than the {self.context:,} that the "
+                "context holds; shorten the message, or load the model with a larger context"
+            )
 
     def batch(self) -> Batch:
         """Replies that are written together, with a cache of their own: as large as they can use, in half of the memory

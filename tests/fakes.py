@@ -8,7 +8,7 @@ from nbllm.errors import ContextFullError
 from nbllm.model import Model
 from nbllm.runtime.events import Done, Prefill, Stats, StopFlag, Token
 from nbllm.runtime.weights import Weights
-from nbllm.tokenizers import StreamDecoder
+from nbllm.tokenizers import StreamDecoder, unwatched
 
 SPECIALS = ("<|im_start|>", "<|im_end|>", "<s>")
 START, END, BOS = range(256, 259)
@@ -30,14 +30,18 @@ class FakeTokenizer:
     special_ids, end_ids, vocab_size = frozenset({START, END, BOS}), frozenset({END}), 259
     space_prefix = False
 
-    def encode(self, text, special=True, start=True):
-        may = special if callable(special) else lambda begin, end: special
+    def encode(self, text, special=True, start=True, look=unwatched):
+        may = special if callable(special) else lambda begin, end: end if special else begin
         ids, at = [], 0
+        look()
         while at < len(text):
-            found = [s for s in SPECIALS if text.startswith(s, at) and may(at, at + len(s))]
+            found = [s for s in SPECIALS if text.startswith(s, at) and may(at, at + len(s)) == at + len(s)]
             ids += [256 + SPECIALS.index(found[0])] if found else text[at].encode()
             at += len(found[0]) if found else 1
         return ids
+
+    def holds(self, text, count):
+        return len(text) <= count * max(map(len, SPECIALS))
 
     def token_bytes(self, id):
         return bytes([id]) if id < 256 else SPECIALS[id - 256].encode()

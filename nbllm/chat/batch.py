@@ -6,7 +6,7 @@ Each gets the reply that it would get alone. Knows nothing of tables, threads or
 from nbllm.chat import grammar
 from nbllm.chat.reply import ReplyStream
 from nbllm.chat.schema import Schema
-from nbllm.errors import NbLLMError
+from nbllm.errors import NbLLMError, Stopped
 from nbllm.runtime.events import Done, StopFlag
 from nbllm.runtime.options import SEED_MAX, Sampling
 from nbllm.text import TextStream
@@ -45,8 +45,13 @@ class ChatBatch:
                 more = number is not None
                 if isinstance(message, NbLLMError):
                     yield number, message
-                elif more and (error := self._add(number, message)):
-                    yield number, error
+                elif more:
+                    try:
+                        error = self._add(number, message, stop.look)
+                    except Stopped:
+                        return
+                    if error:
+                        yield number, error
             if not len(self._batch):
                 return
             events = self._batch.step(stop)
@@ -60,11 +65,11 @@ class ChatBatch:
     def close(self):
         self._batch.close()
 
-    def _add(self, number, message):
+    def _add(self, number, message, look):
         options = self._options.updated(seed=(self._options.seed + number) % (SEED_MAX + 1))
         tokenizer, schema = self._chat.model.tokenizer, self._schema
         try:
-            text, ids, stops = self._chat.prompt(schema.ask(message) if schema else message)
+            text, ids, stops = self._chat.prompt(schema.ask(message) if schema else message, look)
             constraint = grammar.constraint(schema, tokenizer, text) if schema else None
             self._batch.add(number, ids, options, tokenizer.end_ids, constraint)
         except NbLLMError as error:

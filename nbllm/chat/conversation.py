@@ -17,16 +17,17 @@ from dataclasses import asdict, dataclass
 
 from nbllm.catalogue.progress import ProgressLine
 from nbllm.chat import grammar, kept
-from nbllm.chat.prompt import PromptEncoder
+from nbllm.chat.prompt import FENCE, PromptEncoder
 from nbllm.chat.reply import Reply, ReplyStream
 from nbllm.chat.saved import load, save
 from nbllm.chat.schema import Schema
 from nbllm.chat.transcript import OVERFLOW, Answer, Transcript
-from nbllm.errors import ContextFullError, ConversationFileError, OptionError, need, quoted
+from nbllm.errors import ContextFullError, ConversationFileError, OptionError, Stopped, need, quoted
 from nbllm.model import Model
-from nbllm.runtime.events import StopFlag
+from nbllm.runtime.events import STOPPED_FIRST, StopFlag
 from nbllm.runtime.generation import common_prefix
 from nbllm.runtime.options import Sampling
+from nbllm.tokenizers import unwatched
 
 PATIENCE = 0.5  # seconds without a word, before progress is shown
 
@@ -266,21 +267,19 @@ class Chat:
         if self.overflow not in list(OVERFLOW):  # a list, for what has no hash
             raise OptionError(f"overflow={quoted(self.overflow)} is unknown; there are {', '.join(OVERFLOW)}")
         yield from self._notices()
-        messages = [*self.messages, {"role": "user", "content": message}]
-        text, ids = self._prompt(messages)
-        if len(ids) + self._room(options) > self.model.context:
-            if self.overflow == "stop" and len(messages) > 1:
-                raise ContextFullError(
-                    f"the conversation and this message make a prompt of {len(ids):,} tokens, and the context of "
-                    f"{self.model.context:,} is full; take exchanges back, start a new conversation, or let the oldest "
-                    'be dropped (overflow = "drop")'
-                )
-            kept, text, ids = self._shortened(messages)
-            if len(kept) < len(messages):
-                dropped = (len(messages) - len(kept)) // 2
-                yield Notice(f"The context of {self.model.context:,} tokens is full: the oldest {dropped} "
-                             f"{'exchange was' if dropped == 1 else 'exchanges were'} dropped.")
-            messages = kept
+        messages, flag = [*self.messages, {"role": "user", "content": message}], stop_flag or StopFlag()
+        try:
+            kept, text, ids = self._fitting(messages, options, flag.look)
+        except Stopped:
+            coming = ReplyStream("", self.model.tokenizer.space_prefix, options.seed, schema)
+            yield from coming.push(STOPPED_FIRST)
+            self.last = coming.reply()
+            return
+        if len(kept) < len(messages):
+            dropped = (len(messages) - len(kept)) // 2
+            yield Notice(f"The context of {self.model.context:,} tokens is full: the oldest {dropped} "
+                         f"{'exchange was' if dropped == 1 else 'exchanges were'} dropped.")
+        messages = kept
         self.sent = ids
         if schema:
             constraint = grammar.constraint(schema, self.model.tokenizer, text)
@@ -288,7 +287,7 @@ class Chat:
         if not schema:  # which ends the reply itself, and may have such a string in what it says
             options = options.updated(stop=options.stop + self._prompts.stop)
         try:
-            for event in self.model.generate(ids, stop_flag, constraint, alternatives, **asdict(options)):
+            for event in self.model.generate(ids, flag, constraint, alternatives, **asdict(options)):
                 yield from coming.push(event)
         finally:
             self.last = reply = coming.reply()
@@ -317,38 +316,63 @@ class Chat:
                 self._told.add(text)
                 yield Notice(text)
 
-    def prompt(self, message: str) -> tuple[str, list[int], tuple[str, ...]]:
+    def prompt(self, message: str, look=unwatched) -> tuple[str, list[int], tuple[str, ...]]:
         """What the model would be given with this message next: the text, fenced, and its ids; and the template's own
-        stop strings."""
-        return *self._prompt([*self.messages, {"role": "user", "content": message}]), self._prompts.stop
+        stop strings. `look` as of `Model.tokenize`."""
+        return *self._prompt([*self.messages, {"role": "user", "content": message}], look), self._prompts.stop
 
-    def _prompt(self, messages):
-        """The text, fenced, and the ids of the prompt for these messages."""
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        for each in system + messages:
+    def _prompt(self, messages, look=unwatched):
+        """The text, fenced, and the ids of the prompt for these messages; ContextFullError when they are too long for
+        that to be worth finding out."""
+        whole = [*([{"role": "system", "content": self.system}] if self.system else []), *messages]
+        for each in whole:
             good = isinstance(each, dict) and {"role", "content"} <= each.keys()
             good = good and all(isinstance(text, str) for text in each.values())
             need(good, "message", each, "a dict of text, with role and content")
-        text = self._prompts.render(system + messages)
+        self.model.check_length("".join(one["content"] for one in whole))
+        text = self._prompts.render(whole, look)
+        self.model.check_length(text.replace(FENCE, ""))
         for read, ids in reversed(self._reads):
             if text.startswith(read):
-                return text, ids + self._prompts.encode(text[len(read):], start=False)
-        return text, self._prompts.encode(text)
+                return text, ids + self._prompts.encode(text[len(read):], False, look)
+        return text, self._prompts.encode(text, True, look)
+
+    def _fitting(self, messages, options, look):
+        """These messages, without the oldest exchanges if the context is full; the text and the ids."""
+        try:
+            text, ids = self._prompt(messages, look)
+            if len(ids) + self._room(options) <= self.model.context:
+                return messages, text, ids
+            many = f"{len(ids):,}"
+        except ContextFullError:
+            many = f"more than {self.model.context:,}"
+        if self.overflow == "stop" and len(messages) > 1:
+            raise ContextFullError(
+                f"the conversation and this message make a prompt of {many} tokens, and the context of "
+                f"{self.model.context:,} is full; take exchanges back, start a new conversation, or let the oldest "
+                'be dropped (overflow = "drop")'
+            )
+        return self._shortened(messages, look)
 
     def _room(self, options):
         """How many tokens to keep free for the reply: what was asked for, but at most a quarter of the context."""
         quarter = self.model.context // 4
         return quarter if options.max_tokens is None else min(options.max_tokens, quarter)
 
-    def _shortened(self, messages):
+    def _shortened(self, messages, look):
         """Without its oldest exchanges, so that half of the context is free: the messages, the text and the ids.
 
         Half, since all that stays must be read again: dropping as little as possible would cost that every turn.
         """
         while True:
-            text, ids = self._prompt(messages)
-            if len(ids) <= self.model.context // 2 or len(messages) < 3:
-                break
+            alone = len(messages) < 3
+            try:
+                text, ids = self._prompt(messages, look)
+                if len(ids) <= self.model.context // 2 or alone:
+                    break
+            except ContextFullError:
+                if alone:
+                    raise
             messages = messages[2:]
         if len(ids) >= self.model.context:
             raise ContextFullError(

@@ -5,14 +5,16 @@ out when the text becomes ids. All other text stays as it is, so templates can t
 nothing of caches or replies.
 """
 
-import re
 from functools import cached_property
 
+from nbllm.chat.sandbox import LIMIT
 from nbllm.chat.styles import style
-from nbllm.chat.template import render
-from nbllm.errors import OptionError
+from nbllm.chat.template import SOURCE, render
+from nbllm.errors import ContextFullError, OptionError
+from nbllm.tokenizers import Prefixes, looking, unwatched
 
 FENCE = "\ud800"  # half of a surrogate pair: no text that can be encoded holds it
+CHARACTERS = LIMIT - SOURCE  # of a conversation: with as much as templates have of their own, the sandbox lets it pass
 
 
 class PromptEncoder:
@@ -42,22 +44,36 @@ class PromptEncoder:
             form = style(name, self._ids)
             self.notice = f"The model file has no chat template; the {form.name} form is used."
             self.stop, self._template = form.stop, form.template
-        longest_first = "|".join(re.escape(text) for text in sorted(self._ids, key=len, reverse=True) if text)
-        self._special = re.compile(longest_first or "(?!)")
+        self._special = Prefixes(self._ids)
         named = {tokenizer.bos_id, tokenizer.eos_id}
         self._specials = [text for text, id in self._ids.items() if id not in named]
 
-    def fence(self, text: str) -> str:
+    def fence(self, text: str, look=unwatched) -> str:
         """The text, its special tokens made plain: a fence after every character of each."""
-        plain = text.replace(FENCE, "\ufffd")
-        return self._special.sub(lambda match: FENCE.join(match[0]) + FENCE, plain)
+        plain, parts, at = text.replace(FENCE, "\ufffd"), [], 0
+        for begin in looking(self._special.places(plain), look):
+            found = self._special.at(plain, begin) if begin >= at else ""
+            if found:
+                parts += plain[at:begin], FENCE.join(found), FENCE
+                at = begin + len(found)
+        return "".join([*parts, plain[at:]])
 
-    def render(self, messages) -> str:
-        """The prompt's text, fenced, up to where the assistant's reply begins."""
+    def render(self, messages, look=unwatched) -> str:
+        """The prompt's text, fenced, up to where the assistant's reply begins; ContextFullError when no template could
+        be given so much."""
         if messages[0]["role"] == "system" and not self.takes_system:
             system, first, *rest = messages
             messages = [{**first, "content": f"{system['content']}\n{first['content']}"}, *rest]
-        return self._render([{key: self._fenced(key, text) for key, text in one.items()} for one in messages])
+        fenced = [
+            {key: text if key == "role" else self.fence(text, look) for key, text in one.items()} for one in messages
+        ]
+        size = sum(len(one["content"]) for one in fenced)
+        if size > CHARACTERS:
+            raise ContextFullError(
+                f"the conversation has {size:,} characters, and {CHARACTERS:,} are the most that fit in a prompt; "
+                "shorten the message"
+            )
+        return self._render(fenced, look)
 
     @cached_property
     def takes_system(self) -> bool:
@@ -67,7 +83,7 @@ class PromptEncoder:
         except OptionError:
             return False
 
-    def encode(self, text: str, start=True) -> list[int]:
+    def encode(self, text: str, start=True, look=unwatched) -> list[int]:
         """Token ids of fenced text.
 
         start : whether the text begins a sequence; then it gets the one BOS that the model file asks for, unless the
@@ -79,16 +95,18 @@ class PromptEncoder:
             fenced += bytes(max(0, len(char) - 1)) + b"\1" * bool(char)
         if plain[-1]:
             fenced[-1] = 0
-        ids = self._tokenizer.encode("".join(plain), lambda begin, end: not any(fenced[begin:end]), start)
+
+        def reach(begin, end):
+            fence = fenced.find(1, begin, end)
+            return end if fence < 0 else fence
+
+        ids = self._tokenizer.encode("".join(plain), reach, start, look)
         bos = self._tokenizer.bos_id
         return [bos, *ids] if start and self._tokenizer.add_bos and ids[:1] != [bos] else ids
 
-    def _fenced(self, key, text):
-        return text if key == "role" else self.fence(text)
-
-    def _render(self, messages):
+    def _render(self, messages, look=unwatched):
         bos, eos = self._text(self._tokenizer.bos_id), self._text(self._tokenizer.eos_id)
-        return render(self._template, messages, bos, eos, specials=self._specials)
+        return render(self._template, messages, bos, eos, specials=self._specials, look=look)
 
     def _text(self, id):
         return "" if id is None else self._tokenizer.decode([id])

@@ -6,8 +6,9 @@ messages.
 
 How the budget holds: every line of Python that runs for a template is a step, which bounds loops and recursion. What
 can make much out of little in one step is checked before it runs, and what a step has made is measured, so that no
-value is ever larger than LIMIT, and what the next step does with it in C is short. As many short ones can be long, the
-time is looked at, too: that of this thread on the processor, so that a busy machine is no reason to fail.
+value is ever larger than LIMIT, and what the next step does with it in C is short; where C takes the product of two
+lengths, that is checked. As many short ones can be long, the time is looked at, too: that of this thread on the
+processor, so that a busy machine is no reason to fail. As all that was made may be kept, its bytes are counted.
 """
 
 import datetime
@@ -23,14 +24,20 @@ from pathlib import Path
 import jinja2
 import markupsafe  # which Jinja brings along
 from jinja2 import nodes
+from jinja2.defaults import DEFAULT_FILTERS
 from jinja2.ext import Extension, loopcontrols
 from jinja2.runtime import Namespace
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
+from nbllm.tokenizers import unwatched
+
 LIMIT = 1 << 22  # of a value: characters, and values within values; more fit in no model's context
 STEPS = 1_000_000  # lines of Python for one prompt
 SECONDS = 0.8  # of the processor, for one prompt; honest templates take milliseconds
+MADE = 1 << 29  # bytes of all that is made for one prompt
+PRODUCT = LIMIT * 16  # of two lengths, where C looks for a text from its end, or for each of many characters
+FORMAT = 1000  # characters of a format of dates, each of which may make 255
 NUMBER = 1 << 20  # largest whole number that may be given to a function
 BITS = 4096  # of a whole number
 FOLDERS = tuple(f"{Path(package.__file__).parent}{os.sep}" for package in (jinja2, markupsafe, json))
@@ -48,9 +55,19 @@ METHODS = {
     int: [],
     float: [],
 }
+PRODUCTS = "lstrip rfind rindex rsplit rstrip strip".split()  # methods of text whose time is a product
 
 
-_clock = threading.local()  # its `end`: by when this thread must be done, as of `time.thread_time`
+class Budget(threading.local):
+    """What the template that this thread renders may still take."""
+
+    end = math.inf  # by when it must be done, as of `time.thread_time`
+    left = math.inf  # bytes that it may make
+    given = frozenset()  # `id` of what it has not made, which is there as long as it is rendered
+    look = staticmethod(unwatched)  # as of `Model.tokenize`
+
+
+_budget = Budget()
 
 
 class Refusal(Exception):
@@ -70,7 +87,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
         # Not optimized: that would compute while compiling, outside of the budget.
         super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[Generation, loopcontrols])
         self.filters = {name: self.filters[name] for name in FILTERS}
-        self.filters.update(concat=concat, indent=indent, join=join, measured=measured, replace=replace, tojson=tojson)
+        self.filters.update(
+            concat=concat, indent=indent, join=join, measured=measured, replace=replace, sum=add_up, tojson=tojson,
+            trim=trim,
+        )  # fmt: skip
         self.globals = {
             "dict": dict,
             "namespace": QuietNamespace,
@@ -78,9 +98,9 @@ class Sandbox(ImmutableSandboxedEnvironment):
             "range": self.globals["range"],
             "strftime_now": strftime_now,
         }
-        self.concat = concat  # of blocks and macros
+        self.concat = lambda parts: measured(concat(parts))  # of blocks and macros
 
-    def run(self, template, variables) -> str:
+    def run(self, template, variables, look=unwatched) -> str:
         """Render. The tracing that counts steps concerns this thread only, and only meanwhile."""
         steps, here = 0, sys._getframe().f_code
 
@@ -97,7 +117,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             counted = (caller.f_code is here or caller.f_trace is count) and is_templates(frame.f_code.co_filename)
             return count(frame, event, argument) if counted else None
 
-        before, _clock.end = sys.gettrace(), time.thread_time() + SECONDS
+        before, given = sys.gettrace(), frozenset(map(id, values_in(variables)))
+        vars(_budget).update(end=time.thread_time() + SECONDS, left=MADE, given=given, look=look)
         sys.settrace(enter)
         try:
             parts, length = [], 0
@@ -108,7 +129,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return "".join(parts)
         finally:
             sys.settrace(before)
-            del _clock.end
+            vars(_budget).clear()
 
     def call_binop(self, context, operator, left, right):
         if operator == "%" and isinstance(left, str):
@@ -127,6 +148,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return join(*args, owner)
         if isinstance(owner, str) and name == "replace":
             return replace(owner, *args)
+        if isinstance(owner, str) and name in PRODUCTS:
+            check_search(owner, *args, *kwargs.values())
         return measured(super().call(context, function, *args, **kwargs))
 
     def is_safe_attribute(self, value, name, attribute):
@@ -201,36 +224,59 @@ def check(amount, limit, unit):
 
 
 def check_time():
-    if time.thread_time() > getattr(_clock, "end", math.inf):
+    _budget.look()
+    if time.thread_time() > _budget.end:
         raise TooMuch("it takes longer than a second")
 
 
-def size(value) -> int:
-    """Characters and values in a value, as far as LIMIT."""
-    total, rest = 0, [value]
+def weighed(value) -> tuple[int, int]:
+    """Characters and values in a value, as far as LIMIT, and the bytes of those that the template was not given."""
+    total, made, rest = 0, 0, [value]
     while rest and total <= LIMIT:
         value = rest.pop()
         total += len(value) if isinstance(value, str) else 1
+        made += 0 if id(value) in _budget.given else sys.getsizeof(value)
         if isinstance(value, dict):
             rest += [*value.keys(), *value.values()]
         elif isinstance(value, (list, tuple, set)):
             rest += value
-    return total
+    return total, made
 
 
 def measured(value):
     check_time()
-    check(size(value), LIMIT, "characters or values")
+    total, made = weighed(value)
+    check(total, LIMIT, "characters or values")
+    _budget.left -= made
+    check(MADE - _budget.left, MADE, "bytes")
     return value
 
 
 def check_product(operator, left, right):
     for value, times in ((left, right), (right, left)):
         if isinstance(value, (str, list, tuple)) and isinstance(times, int):
-            check(size(value) * times, LIMIT, "characters or values")
+            check(weighed(value)[0] * times, LIMIT, "characters or values")
     if isinstance(left, int) and isinstance(right, int):
         bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
         check(bits, BITS, "bits of a number")
+
+
+def check_search(text, *others):
+    for other in others:
+        if isinstance(other, str):
+            check(len(text) * len(other), PRODUCT, "comparisons of characters")
+
+
+def values_in(value):
+    """A value and all those within it."""
+    rest = [value]
+    while rest:
+        value = rest.pop()
+        yield value
+        if isinstance(value, dict):
+            rest += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple)):
+            rest += value
 
 
 def raise_exception(message):
@@ -238,6 +284,7 @@ def raise_exception(message):
 
 
 def strftime_now(format):
+    check(len(format), FORMAT, "characters of a format")
     return datetime.datetime.now().strftime(format)
 
 
@@ -269,6 +316,20 @@ def indent(text, width=4, first=False, blank=False):
     return "\n".join(
         " " * width + line if (i or first) and (line or blank or not i) else line for i, line in enumerate(lines)
     )
+
+
+def trim(value, chars=None):
+    text = str(value)
+    check_search(text, chars)
+    return text.strip(chars)
+
+
+@jinja2.pass_environment
+def add_up(environment, values, attribute=None, start=0):
+    """Numbers. Lists would be copied once for each of them."""
+    if not isinstance(start, (int, float)):
+        raise TooMuch("it adds up what are no numbers, which is not supported")
+    return DEFAULT_FILTERS["sum"](environment, values, attribute, start)
 
 
 def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):

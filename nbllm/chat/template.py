@@ -10,11 +10,12 @@ from jinja2 import TemplateSyntaxError
 
 from nbllm.chat.sandbox import Refusal, Sandbox, check
 from nbllm.errors import ModelFileError, OptionError
+from nbllm.tokenizers import unwatched
 
 SOURCE = 1 << 16  # characters of a template; those in use have up to 17,000
 
 
-def render(template, messages, bos="", eos="", add_generation_prompt=True, specials=()):
+def render(template, messages, bos="", eos="", add_generation_prompt=True, specials=(), look=unwatched):
     """The text of a prompt, as Hugging Face's `apply_chat_template` makes it.
 
     Parameters
@@ -29,6 +30,8 @@ def render(template, messages, bos="", eos="", add_generation_prompt=True, speci
         Whether to end with what comes before an assistant's reply.
     specials : sequence of str
         What `additional_special_tokens` is in the template: the model's special tokens but those that have names.
+    look : callable
+        Is called now and then, and may raise Stopped to end it.
 
     Returns
     -------
@@ -54,7 +57,7 @@ def render(template, messages, bos="", eos="", add_generation_prompt=True, speci
         if not isinstance(template, str):
             raise TypeError(f"it is no text but {type(template).__name__}")
         sandbox, program = _compiled(template)
-        return sandbox.run(program, variables)
+        return sandbox.run(program, variables, look)
     except Refusal as refusal:
         hint = "; try it without a system message" if messages and messages[0]["role"] == "system" else ""
         raise OptionError(f"the model's chat template refuses the conversation: {_line(refusal)}{hint}") from refusal
@@ -77,5 +80,6 @@ def _compiled(template):
 
 
 def _line(error):
-    """A stranger's message as one line of bounded length."""
-    return " ".join(str(error).split())[:200]
+    """A stranger's message as one line of bounded length, of nothing that a terminal obeys."""
+    line = " ".join(str(error).split())[:200]
+    return "".join(char if char.isprintable() else "\ufffd" for char in line)

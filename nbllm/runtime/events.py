@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import Stopped
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -74,6 +76,9 @@ class Done:
     finish_reason: str
 
 
+STOPPED_FIRST = Done(Stats(0, 0, 0, 0.0, 0.0), "stopped")  # before there was a prompt to read
+
+
 def finish(steps, each=lambda event: None):
     """Run a generator of events to its end, and `each` on every one of them; returns what the generator returns."""
     with closing(steps):
@@ -99,3 +104,8 @@ class StopFlag:
 
     def is_set(self) -> bool:
         return bool(self.array[0])
+
+    def look(self):
+        """For work that is no step of the engine: raises Stopped if it is set."""
+        if self.is_set():
+            raise Stopped("Stopped before the prompt was read.")

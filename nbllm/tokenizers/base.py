@@ -5,15 +5,17 @@ becomes tokens (a subclass does) and what a conversation is.
 """
 
 import codecs
-import re
+import heapq
 import weakref
-from collections import defaultdict
+from bisect import bisect, insort
 from functools import cached_property, lru_cache
 
 import numpy as np
 
 from ..errors import ModelFileError, OptionError
 from ..formats.file import short, where
+from .looking import looking, unwatched
+from .prefixes import Prefixes
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # of tokenizer.ggml.token_type
 
@@ -89,26 +91,29 @@ class Tokenizer:
         keyed = (self._token_id(metadata, key) for key in END_KEYS)
         self.end_ids = frozenset(ends) | {id for id in keyed if id is not None}
 
-    def encode(self, text, special=True, start=True):
+    def encode(self, text, special=True, start=True, look=unwatched):
         """Token ids of a text, without a token for the beginning of the sequence.
 
         Parameters
         ----------
         text : str
-        special : bool, or callable of begin and end -> bool
-            Whether special tokens written out in the text, or there in the text, become those tokens, or stay text.
+        special : bool, or callable of begin and end -> int
+            Whether special tokens written out in the text become those tokens, or stay text; or of what is there in the
+            text, how far from its beginning such a token may reach.
         start : bool
             Whether the text begins a sequence or follows a special token, rather than going on from other text.
+        look : callable
+            Is called now and then, and may raise to end it.
 
         Returns
         -------
         list of int
         """
         ids, at, stripping = [], 0, False
-        for begin, end, id in (*self._literals_in(text, special), (len(text), None, None)):
+        for begin, end, id in (*self._literals_in(text, special, look), (len(text), None, None)):
             plain = text[at:begin].lstrip(" \t\n\v\f\r") if stripping else text[at:begin]
             if plain:
-                ids += self.encode_plain(plain, start)
+                ids += self.encode_plain(plain, start, look)
             if id is not None:
                 ids.append(id)
                 at, start, stripping = end, True, id in self._stripping
@@ -136,30 +141,53 @@ class Tokenizer:
             return self.tokens[id].encode("utf-8", "surrogateescape")
         return self.plain_bytes(self.tokens[id])
 
-    def encode_plain(self, text, start):
-        """Token ids of text without special tokens: list of int. `start` as in `encode`."""
+    def holds(self, text, count):
+        """Whether so many tokens may be enough for a text, by its length alone."""
+        return len(text) <= count or len(text.encode("utf-8", "surrogatepass")) <= count * self.longest
+
+    @cached_property
+    def longest(self):
+        """The most bytes that a token stands for."""
+        return max(len(self.token_bytes(id)) for id in range(self.vocab_size))
+
+    def encode_plain(self, text, start, look):
+        """Token ids of text without special tokens: list of int. `start` and `look` as in `encode`."""
         raise NotImplementedError
 
     def plain_bytes(self, token):
         """The bytes that a token of plain text, in the vocabulary's spelling, stands for."""
         raise NotImplementedError
 
-    def _literals_in(self, text, special):
+    def _literals_in(self, text, special, look):
         """(begin, end, id) of each special and user-defined token in the text: longest first, then leftmost."""
-        may = special if callable(special) else lambda begin, end: special
-        found = []  # (bytes of the token, negative; id; begin; end)
-        for match in self._first.finditer(text):
-            begin = match.start()
-            for length in self._lengths[text[begin : begin + 2]] | self._lengths[match[0]]:
-                id = self._literals.get(text[begin : begin + length])
-                if id is not None and (id in self.user_ids or may(begin, begin + length)):
-                    found.append((-len(self.tokens[id].encode("utf-8", "surrogatepass")), id, begin, begin + length))
-        taken, cuts = bytearray(len(text)), []
-        for _, id, begin, end in sorted(found):
-            if not any(taken[begin:end]):
-                taken[begin:end] = b"\1" * (end - begin)
-                cuts.append((begin, end, id))
-        return sorted(cuts)
+        may = special if callable(special) else lambda begin, end: end if special else begin
+        every, users = self._every_literal, self._user_literals
+        coming, cuts = [], []  # heap of (bytes of the token, negative; id; begin; end); (begin, end, id) in order
+
+        def offer(begin, end):
+            literal = every.at(text, begin, end)
+            if literal and self._literals[literal] not in self.user_ids:
+                reach = may(begin, begin + len(literal))
+                if reach < begin + len(literal):
+                    literal = max(every.at(text, begin, reach), users.at(text, begin, end), key=len)
+            if literal:
+                size = len(literal.encode("utf-8", "surrogatepass"))
+                heapq.heappush(coming, (-size, self._literals[literal], begin, begin + len(literal)))
+
+        for begin in looking(every.places(text), look):
+            offer(begin, len(text))
+        while coming:
+            look()
+            _, id, begin, end = heapq.heappop(coming)
+            i = bisect(cuts, (begin, len(text)))
+            if i and cuts[i - 1][1] > begin:
+                continue
+            free = cuts[i][0] if i < len(cuts) else len(text)
+            if end <= free:
+                insort(cuts, (begin, end, id))
+            else:
+                offer(begin, free)
+        return cuts
 
     @cached_property
     def _literals(self):
@@ -167,18 +195,12 @@ class Tokenizer:
         return {self.tokens[id]: id for id in sorted(self.special_ids | self.user_ids) if self.tokens[id]}
 
     @cached_property
-    def _lengths(self):
-        """How a literal begins -> how long those that begin so are. Two characters, since one is often a space."""
-        lengths = defaultdict(frozenset)
-        for literal in self._literals:
-            lengths[literal[:2]] |= {len(literal)}
-        return lengths
+    def _every_literal(self):
+        return Prefixes(self._literals)
 
     @cached_property
-    def _first(self):
-        """Matches a character with which a literal begins."""
-        characters = "".join({literal[0] for literal in self._literals})
-        return re.compile(f"[{re.escape(characters)}]" if characters else "(?!)")
+    def _user_literals(self):
+        return Prefixes(text for text, id in self._literals.items() if id in self.user_ids)
 
     def _stripping_ids(self, name):
         if not any(part in name for part in STRIPPING_NAMES):

@@ -10,6 +10,7 @@ import regex
 
 from ..formats.file import where
 from .base import CACHED_LENGTH, Tokenizer, merge_ranks, read_key, remembering
+from .looking import looking, unwatched
 from .merge import NEVER, cut, merge
 from .pre_tokenizers import pre_tokenizer
 
@@ -36,6 +37,7 @@ SEAM = re.compile(
 )
 
 
+AT_ONCE = 1 << 17  # characters that a pattern splits sooner than somebody waits for it to be broken off
 LONG = 3  # characters of a word that is worth to be cut before it is merged
 
 
@@ -68,38 +70,39 @@ class BPE(Tokenizer):
         self._cached_merged = remembering(self._merged)
         self._cached_joins = remembering(self._joins)
 
-    def encode_plain(self, text, start=True):
-        return self._ids(text, 0)
+    def encode_plain(self, text, start=True, look=unwatched):
+        return self._ids(text, 0, look)
 
     def plain_bytes(self, token):
         # A character that spells no byte (some files have such tokens) stands for itself.
         return b"".join(BYTES.get(char) or char.encode("utf-8", "surrogateescape") for char in token)
 
-    def _ids(self, text, stage):
+    def _ids(self, text, stage, look=unwatched):
         """Token ids of what the patterns before this stage left: list of int."""
         for stage, pattern in enumerate(self._patterns[stage:], stage + 1):
-            parts = [part for part in pattern.split(text) if part]
+            split = pattern.split(text) if len(text) <= AT_ONCE else looking(pattern.splititer(text), look)
+            parts = [part for part in split if part]
             if len(parts) > 1:
                 ids = []
-                for part in parts:
-                    ids += self._cached_ids(part, stage) if len(part) <= CACHED_LENGTH else self._ids(part, stage)
+                for part in looking(parts, look):
+                    ids += self._cached_ids(part, stage) if len(part) <= CACHED_LENGTH else self._ids(part, stage, look)
                 return ids
-        return self._word_ids(text) if text else []
+        return self._word_ids(text, look) if text else []
 
-    def _word_ids(self, word):
+    def _word_ids(self, word, look=unwatched):
         """Token ids of one word: list of int."""
         if self._pre.whole_words and (id := self.ids.get(spelled(word))) is not None:
             return [id]
         if len(word) < LONG or word.isascii() or not self._ranks:
-            return self._merged(word)
+            return self._merged(word, look)
         ids = []  # Chinese, for instance, has words of whole sentences
-        for piece in cut(word, self._cached_joins):
-            ids += self._cached_merged(piece) if len(piece) <= CACHED_LENGTH else self._merged(piece)
+        for piece in looking(cut(word, self._cached_joins, look), look):
+            ids += self._cached_merged(piece) if len(piece) <= CACHED_LENGTH else self._merged(piece, look)
         return ids
 
-    def _merged(self, word):
+    def _merged(self, word, look=unwatched):
         ids = []
-        for symbol in merge(list(spelled(word)), self._rank):
+        for symbol in looking(merge(list(spelled(word)), self._rank, look), look):
             id = self.ids.get(symbol)  # None: a byte the vocabulary lacks, or a merge whose result is no token
             ids += [id] if id is not None else [self.ids[char] for char in symbol if char in self.ids]
         return ids

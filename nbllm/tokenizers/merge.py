@@ -6,15 +6,19 @@ Refuses to know where priorities come from, and what becomes of the symbols.
 """
 
 import heapq
+from array import array
 from itertools import compress, count
 from math import inf
 from operator import add, not_
 
+from .looking import OFTEN, looking, unwatched
+
 NEVER = inf  # the priority of a pair that does not merge
 LONG = 256  # symbols, above which a heap is faster than looking at all pairs each time
+PIECE = 1 << 16  # characters that are cut at once
 
 
-def merge(symbols, priority):
+def merge(symbols, priority, look=unwatched):
     """The symbols after merging neighbours, lowest priority first and leftmost among equals, until no pair merges.
 
     Parameters
@@ -23,13 +27,15 @@ def merge(symbols, priority):
         Is changed.
     priority : callable
         Of two neighbours: a number, or NEVER.
+    look : callable
+        As in `looking.py`.
 
     Returns
     -------
     list of str
     """
     if len(symbols) > LONG:
-        return _merge_many(symbols, priority)
+        return _merge_many(symbols, priority, look)
     pairs = list(map(priority, symbols, symbols[1:]))  # pairs[i] is the priority of symbols i and i + 1
     while pairs:
         best = min(pairs)
@@ -45,11 +51,11 @@ def merge(symbols, priority):
     return symbols
 
 
-def _merge_many(symbols, priority):
+def _merge_many(symbols, priority, look):
     """The same with a heap of candidates over a linked list: n log n, whatever the text."""
     n = len(symbols)
-    following = list(range(1, n + 1))  # (n,) index of the next living symbol, n after the last
-    preceding = list(range(-1, n))  # (n + 1,) index of the one before, -1 before the first
+    following = array("q", range(1, n + 1))  # (n,) index of the next living symbol, n after the last
+    preceding = array("q", range(-1, n))  # (n + 1,) index of the one before, -1 before the first
     heap = []  # (priority, index of the left symbol, left, right)
 
     def offer(left, right):
@@ -58,9 +64,13 @@ def _merge_many(symbols, priority):
             if value < NEVER:
                 heapq.heappush(heap, (value, left, symbols[left], symbols[right]))
 
-    for i in range(n - 1):
+    for i in looking(range(n - 1), look):
         offer(i, i + 1)
+    since = 0
     while heap:
+        since += 1
+        if since % OFTEN == 0:
+            look()
         _, i, left, right = heapq.heappop(heap)
         j = following[i]
         if symbols[i] != left or j == n or symbols[j] != right:
@@ -73,7 +83,12 @@ def _merge_many(symbols, priority):
     return [symbol for symbol in symbols if symbol is not None]
 
 
-def cut(text, joins):
+def cut(text, joins, look=unwatched):
     """The text in pieces: cut between two characters a and b where `joins(a + b)` is false."""
-    ends = [*compress(count(1), map(not_, map(joins, map(add, text, text[1:])))), len(text)]
+    ends = []
+    for begin in range(0, len(text), PIECE):
+        look()
+        pairs = map(add, text[begin : begin + PIECE], text[begin + 1 : begin + PIECE + 1])
+        ends += compress(count(begin + 1), map(not_, map(joins, pairs)))
+    ends.append(len(text))
     return [text[a:b] for a, b in zip([0, *ends], ends)]

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import ModelFileError
 from ..formats.file import where
 from .base import BYTE, CACHED_LENGTH, Tokenizer, merge_ranks, read_key, remembering
+from .looking import looking, unwatched
 from .merge import NEVER, cut, merge
 
 SPACE = "\u2581"  # how a space is spelled
@@ -39,12 +40,12 @@ class SPM(Tokenizer):
         self._priority = self._priorities(metadata)
         self._cached_ids = remembering(self._word_ids)
 
-    def encode_plain(self, text, start):
+    def encode_plain(self, text, start, look=unwatched):
         if start and self.space_prefix:
             text = " " + text
         ids = []
-        for word in self._words(text.replace(" ", SPACE)):
-            ids += self._cached_ids(word) if len(word) <= CACHED_LENGTH else self._word_ids(word)
+        for word in looking(self._words(text.replace(" ", SPACE), look), look):
+            ids += self._cached_ids(word) if len(word) <= CACHED_LENGTH else self._word_ids(word, look)
         return ids
 
     def token_bytes(self, id):
@@ -53,14 +54,14 @@ class SPM(Tokenizer):
     def plain_bytes(self, token):
         return token.replace(SPACE, " ").encode("utf-8", "surrogateescape")
 
-    def _words(self, text):
+    def _words(self, text, look):
         """The text in pieces that no merge connects: list of str."""
-        return cut(text, self._neighbours.__contains__) if len(text) > SHORT else [text]
+        return cut(text, self._neighbours.__contains__, look) if len(text) > SHORT else [text]
 
-    def _word_ids(self, word):
+    def _word_ids(self, word, look=unwatched):
         """Token ids of one word: list of int."""
         ids = []
-        for symbol in merge(list(word), self._priority):
+        for symbol in looking(merge(list(word), self._priority, look), look):
             id = self.ids.get(symbol)
             if id is None:
                 ids += [self._bytes[byte] for byte in symbol.encode("utf-8", "surrogatepass")]
@@ -95,15 +96,15 @@ class SpacedBPE(SPM):
     DEFAULTS = {}
     SPACE_PREFIX = False
 
-    def _words(self, text):
-        lines = re.findall("\n+|[^\n]+", text)
+    def _words(self, text, look):
+        lines = [match[0] for match in looking(re.finditer("\n+|[^\n]+", text), look)]
         if len(text) <= SHORT:
             return lines
         joins = self._neighbours.__contains__
-        return [word for line in lines for word in ([line] if line[0] == "\n" else cut(line, joins))]
+        return [word for line in lines for word in ([line] if line[0] == "\n" else cut(line, joins, look))]
 
-    def _word_ids(self, word):
-        return [self.ids[word]] if word[0] == "\n" and word in self.ids else super()._word_ids(word)
+    def _word_ids(self, word, look=unwatched):
+        return [self.ids[word]] if word[0] == "\n" and word in self.ids else super()._word_ids(word, look)
 
     @cached_property
     def _neighbours(self):

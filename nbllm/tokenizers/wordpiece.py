@@ -4,10 +4,15 @@ Refuses to know about special tokens.
 """
 
 import unicodedata
+from functools import cached_property
+from math import inf
 
 from .base import CACHED_LENGTH, Tokenizer, read_key, remembering
+from .looking import OFTEN, looking, unwatched
+from .prefixes import Prefixes
 
 START = "\u2581"  # before a token that begins a word
+PIECE = 1 << 14  # characters that are normalised at once
 
 # What is cut into single characters, as Chinese is written without spaces. The gap before 0x2B920 is BERT's own.
 IDEOGRAPHS = (
@@ -20,6 +25,7 @@ class WordPiece(Tokenizer):
     """WordPiece (`tokenizer.ggml.model` = bert). A word that cannot be made of tokens is the unknown token."""
 
     DEFAULTS = {"bos_token_id": 101, "unknown_token_id": 100}
+    longest = inf  # for a word of any length may be the unknown token
 
     def __init__(self, metadata):
         super().__init__(metadata)
@@ -27,32 +33,39 @@ class WordPiece(Tokenizer):
         lowercase = bool(read_key(metadata, "normalizer.lowercase", (bool, int), True))
         strip_accents = bool(read_key(metadata, "normalizer.strip_accents", (bool, int), lowercase))
         self._normal = Normal(lowercase, strip_accents)
-        self._longest = max(map(len, self.tokens))
         self._cached_ids = remembering(self._word_ids)
 
-    def encode_plain(self, text, start):
-        ids = []
-        for word in text.translate(self._normal).split(" "):
+    def encode_plain(self, text, start, look=unwatched):
+        ids, normal = [], []
+        for begin in range(0, len(text), PIECE):
+            look()
+            normal.append(text[begin : begin + PIECE].translate(self._normal))
+        for word in looking("".join(normal).split(" "), look):
             if word:
-                ids += self._cached_ids(word) if len(word) <= CACHED_LENGTH else self._word_ids(word)
+                ids += self._cached_ids(word) if len(word) <= CACHED_LENGTH else self._word_ids(word, look)
         return ids
 
     def plain_bytes(self, token):
         return token.replace(START, " ").encode("utf-8", "surrogateescape")
 
-    def _word_ids(self, word):
+    def _word_ids(self, word, look=unwatched):
         """Token ids of one word: list of int."""
         word, ids, begin = START + word, [], 0
+        if word in self.ids:
+            return [self.ids[word]]
         while begin < len(word):
-            for end in range(min(len(word), begin + self._longest), begin, -1):
-                id = self.ids.get(word[begin:end])
-                if id is not None:
-                    break
-            else:
+            if len(ids) % OFTEN == 0:
+                look()
+            token = self._prefixes.at(word, begin)
+            if not token:
                 return [] if self.unknown_id is None else [self.unknown_id]
-            ids.append(id)
-            begin = end
+            ids.append(self.ids[token])
+            begin += len(token)
         return ids
+
+    @cached_property
+    def _prefixes(self):
+        return Prefixes(self.tokens)
 
 
 class Normal(dict):

@@ -126,12 +126,24 @@ def test_stopping_keeps_the_partial_reply_and_the_conversation_goes_on():
 
 def test_a_turn_stopped_before_any_text_leaves_the_conversation_as_it_was():
     flag = StopFlag()
-    flag.set()
     chat = Chat(fake_model("never", "yes"))
-    assert [type(e) for e in chat.stream("x", flag)] == [Prefill, Done]
+    stream = chat.stream("x", flag)
+    assert type(next(stream)) is Prefill
+    flag.set()
+    assert [type(e) for e in stream] == [Done]
     assert chat.messages == []
     assert chat("x").text == "yes"
     assert chat.model.engine.prompts[-1] == prompt(("user", "x"))
+
+
+def test_a_turn_stopped_before_its_prompt_is_made_ends_as_one_stopped_later():
+    flag = StopFlag()
+    flag.set()
+    chat = Chat(fake_model("yes"))
+    assert [event.finish_reason for event in chat.stream("x", flag)] == ["stopped"]
+    assert (chat.last.text, chat.last.finish_reason, chat.messages) == ("", "stopped", [])
+    assert chat.model.engine.prompts == []
+    assert chat("x").text == "yes"
 
 
 @pytest.mark.parametrize("end", ["close", "error"])
