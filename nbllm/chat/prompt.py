@@ -11,7 +11,7 @@ from nbllm.chat.sandbox import LIMIT
 from nbllm.chat.styles import style
 from nbllm.chat.template import SOURCE, render
 from nbllm.errors import ContextFullError, OptionError
-from nbllm.tokenizers import Prefixes, looking, unwatched
+from nbllm.tokenizers import Prefixes, unwatched
 
 FENCE = "\ud800"  # half of a surrogate pair: no text that can be encoded holds it
 CHARACTERS = LIMIT - SOURCE  # of a conversation: with as much as templates have of their own, the sandbox lets it pass
@@ -51,7 +51,7 @@ class PromptEncoder:
     def fence(self, text: str, look=unwatched) -> str:
         """The text, its special tokens made plain: a fence after every character of each."""
         plain, parts, at = text.replace(FENCE, "\ufffd"), [], 0
-        for begin in looking(self._special.places(plain), look):
+        for begin in self._special.places(plain, look):
             found = self._special.at(plain, begin) if begin >= at else ""
             if found:
                 parts += plain[at:begin], FENCE.join(found), FENCE

@@ -4,14 +4,14 @@ from ..errors import ModelFileError
 from ..formats.file import where
 from .base import StreamDecoder, Tokenizer, read_key
 from .bpe import BPE
-from .looking import looking, unwatched
+from .looking import unwatched
 from .prefixes import Prefixes
 from .spm import SPM, SpacedBPE
 from .wordpiece import WordPiece
 
 MODELS = {"gpt2": BPE, "llama": SPM, "bert": WordPiece, "gemma4": SpacedBPE}  # tokenizer.ggml.model -> class
 
-__all__ = ["Prefixes", "StreamDecoder", "Tokenizer", "load_tokenizer", "looking", "unwatched"]
+__all__ = ["Prefixes", "StreamDecoder", "Tokenizer", "load_tokenizer", "unwatched"]
 
 
 def load_tokenizer(metadata):

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import ModelFileError, OptionError
 from ..formats.file import short, where
-from .looking import looking, unwatched
+from .looking import unwatched
 from .prefixes import Prefixes
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # of tokenizer.ggml.token_type
@@ -174,7 +174,7 @@ class Tokenizer:
                 size = len(literal.encode("utf-8", "surrogatepass"))
                 heapq.heappush(coming, (-size, self._literals[literal], begin, begin + len(literal)))
 
-        for begin in looking(every.places(text), look):
+        for begin in every.places(text, look):
             offer(begin, len(text))
         while coming:
             look()

@@ -11,7 +11,7 @@ import regex
 from ..formats.file import where
 from .base import CACHED_LENGTH, Tokenizer, merge_ranks, read_key, remembering
 from .looking import looking, unwatched
-from .merge import NEVER, cut, merge
+from .merge import NEVER, PIECE, cut, merge
 from .pre_tokenizers import pre_tokenizer
 
 # GPT-2 spells every byte as a printable character: itself where it is one, else the next from U+0100 on.
@@ -101,8 +101,11 @@ class BPE(Tokenizer):
         return ids
 
     def _merged(self, word, look=unwatched):
-        ids = []
-        for symbol in looking(merge(list(spelled(word)), self._rank, look), look):
+        symbols, ids = [], []
+        for begin in range(0, len(word), PIECE):
+            look()
+            symbols += spelled(word[begin : begin + PIECE])
+        for symbol in looking(merge(symbols, self._rank, look), look):
             id = self.ids.get(symbol)  # None: a byte the vocabulary lacks, or a merge whose result is no token
             ids += [id] if id is not None else [self.ids[char] for char in symbol if char in self.ids]
         return ids

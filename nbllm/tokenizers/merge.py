@@ -11,6 +11,8 @@ from itertools import compress, count
 from math import inf
 from operator import add, not_
 
+import numpy as np
+
 from .looking import OFTEN, looking, unwatched
 
 NEVER = inf  # the priority of a pair that does not merge
@@ -54,8 +56,10 @@ def merge(symbols, priority, look=unwatched):
 def _merge_many(symbols, priority, look):
     """The same with a heap of candidates over a linked list: n log n, whatever the text."""
     n = len(symbols)
-    following = array("q", range(1, n + 1))  # (n,) index of the next living symbol, n after the last
-    preceding = array("q", range(-1, n))  # (n + 1,) index of the one before, -1 before the first
+    # Arrays, for lists of numbers take ten times the memory. Index of the next living symbol, n after the last: (n,)
+    following = array("q", np.arange(1, n + 1, dtype=np.int64).tobytes())
+    # Index of the one before, -1 before the first: (n + 1,)
+    preceding = array("q", np.arange(-1, n, dtype=np.int64).tobytes())
     heap = []  # (priority, index of the left symbol, left, right)
 
     def offer(left, right):
@@ -91,4 +95,4 @@ def cut(text, joins, look=unwatched):
         pairs = map(add, text[begin : begin + PIECE], text[begin + 1 : begin + PIECE + 1])
         ends += compress(count(begin + 1), map(not_, map(joins, pairs)))
     ends.append(len(text))
-    return [text[a:b] for a, b in zip([0, *ends], ends)]
+    return [text[a:b] for a, b in looking(zip([0, *ends], ends), look)]

@@ -6,6 +6,8 @@ Refuses to know what tokens are, and which of them are wanted.
 import re
 from bisect import bisect_right
 
+from .looking import looking, unwatched
+
 
 class Prefixes:
     """
@@ -36,9 +38,9 @@ class Prefixes:
             i = self._shorter[i]
         return self._sorted[i] if i >= 0 else ""
 
-    def places(self, text):
-        """Where one of them may begin, from the left."""
-        for match in self._first.finditer(text):
+    def places(self, text, look=unwatched):
+        """Where one of them may begin, from the left. `look` as in `looking.py`."""
+        for match in looking(self._first.finditer(text), look):
             begin = match.start()
             if match[0] in self._heads or text[begin : begin + 2] in self._heads:
                 yield begin
