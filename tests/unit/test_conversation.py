@@ -136,16 +136,6 @@ def test_a_turn_stopped_before_any_text_leaves_the_conversation_as_it_was():
     assert chat.model.engine.prompts[-1] == prompt(("user", "x"))
 
 
-def test_a_turn_stopped_before_its_prompt_is_made_ends_as_one_stopped_later():
-    flag = StopFlag()
-    flag.set()
-    chat = Chat(fake_model("yes"))
-    assert [event.finish_reason for event in chat.stream("x", flag)] == ["stopped"]
-    assert (chat.last.text, chat.last.finish_reason, chat.messages) == ("", "stopped", [])
-    assert chat.model.engine.prompts == []
-    assert chat("x").text == "yes"
-
-
 @pytest.mark.parametrize("end", ["close", "error"])
 def test_a_turn_that_is_broken_off_keeps_its_partial_reply(end):
     def on_step(step):

@@ -99,6 +99,21 @@ def test_the_stop_flag_ends_the_generation_and_keeps_the_text():
     assert ("".join(texts(events)), events[-1].finish_reason) == ("abc", "stopped")
 
 
+def test_the_stop_flag_ends_the_encoding_of_a_prompt():
+    flag = StopFlag()
+    flag.set()
+    model = fake_model("abc")
+    assert [event.finish_reason for event in model.generate("x", flag)] == ["stopped"]
+    assert model.engine.prompts == []
+
+
+def test_a_text_that_no_context_holds_is_refused_before_it_is_encoded():
+    model = fake_model("abc", context=300)
+    model.tokenizer.encode = None
+    with pytest.raises(ContextFullError, match="9,000 characters makes more tokens than the 300"):
+        model.generate("x" * 9_000)
+
+
 def test_closing_a_generation_early_closes_the_engines_run():
     closed = []
     model = fake_model("abc")

@@ -147,6 +147,26 @@ def test_wordpiece_takes_the_longest_token_from_the_start_of_each_word():
     assert tokenizer.add_bos is True
 
 
+def test_wordpiece_takes_the_longest_of_any_tokens():
+    draw = random.Random(2)
+    for _ in range(200):
+        tokens = ["[PAD]", "[UNK]", "[CLS]", *{draw.choice(["", "▁"]) + "".join(draw.choice("ab") for _ in range(
+            draw.randrange(1, 7))) for _ in range(12)}]  # fmt: skip
+        tokenizer = wordpiece(tokens=tokens, token_type=np.array([3, 3, 3] + [1] * (len(tokens) - 3), np.int32))
+        word = "".join(draw.choice("ab") for _ in range(draw.randrange(1, 20)))
+        rest, expected = f"▁{word}", []
+        while rest and expected != ["[UNK]"]:
+            fit = max((token for token in tokens if rest.startswith(token)), key=len, default=None)
+            expected, rest = (["[UNK]"], "") if fit is None else ([*expected, fit], rest[len(fit):])
+        assert texts(tokenizer, word) == expected
+
+
+def test_a_long_word_and_a_long_token_take_wordpiece_no_cubic_time():
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "▁", "a", "aab" + "b" * 20_000, *(f"{'a' * n}c" for n in range(300))]
+    tokenizer = wordpiece(tokens=tokens, token_type=np.array([3, 3, 3] + [1] * (len(tokens) - 3), np.int32))
+    assert tokenizer.encode("a" * 20_000) == [3] + [4] * 20_000
+
+
 def test_wordpiece_keeps_case_and_accents_where_the_file_says_so():
     assert texts(wordpiece(**{"normalizer.lowercase": False}), "A é") == ["▁A", "▁é"]
     assert texts(wordpiece(**{"normalizer.strip_accents": False}), "é") == ["▁é"]

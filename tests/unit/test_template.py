@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nbllm.chat.prompt import FENCE, PromptEncoder
 from nbllm.chat.styles import CHATML as FALLBACK
 from nbllm.chat.template import render
-from nbllm.errors import ModelFileError, OptionError
+from nbllm.errors import ModelFileError, OptionError, Stopped
 
 CONVERSATION = [
     {"role": "system", "content": "Be brief."},
@@ -163,6 +163,21 @@ HOSTILE = {
     "deep brackets": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
     "deep lists": "{{ " + "[" * 300 + "]" * 300 + " }}",
     "long source": "x" * 1_000_000,
+    "searched from the end": "{{ ('a' * 4000000).rfind('ab' + 'a' * 2000000) }}{{ 1 // 0 }}",
+    "indexed from the end": "{{ ('a' * 4000000).rindex('ab' + 'a' * 2000000) }}{{ 1 // 0 }}",
+    "split from the end": "{{ ('a' * 4000000).rsplit(sep='ab' + 'a' * 2000000) }}{{ 1 // 0 }}",
+    "stripped": "{{ ('a' * 4000000).strip('b' * 4000000 ~ 'a') }}{{ 1 // 0 }}",
+    "trimmed": "{{ ('a' * 4000000) | trim('b' * 3000000 ~ 'a') }}{{ 1 // 0 }}",
+    "lists added up": "{{ ([(1,)] * 90000) | sum(start=()) | length }}{{ 1 // 0 }}",
+    "namespaces in a chain": "{% set ns = namespace(l=none) %}{% for i in range(3000) %}"
+    "{% set ns.l = namespace(l=ns.l, x='\U0001f600' * 4000000) %}{% endfor %}",
+    "many texts": "".join(f"{{% set a{i} = '\U0001f600' * 4000000 %}}" for i in range(1500)),
+    "many texts in blocks": "{% set x = '\U0001f600' * 2000000 %}{% set ns = namespace(l=none) %}"
+    "{% for i in range(3000) %}{% set y %}{{ x }}{{ x }}{% endset %}"
+    "{% set ns.l = namespace(l=ns.l, x=y) %}{% endfor %}",
+    "texts in lists": "{% set x = ['\U0001f600' * 4000000] %}{% set ns = namespace(l=none) %}"
+    "{% for i in range(3000) %}{% set ns.l = namespace(l=ns.l, x=x | map('safe') | list) %}{% endfor %}",
+    "wide dates": "{{ strftime_now('%255d' * 5000) }}",
     "no syntax": "{% for %}",
     "unclosed": "{{ messages",
     "unknown": "{{ nothing() }}",
@@ -186,6 +201,37 @@ def test_a_template_may_refuse_the_conversation_and_its_words_are_bounded():
     with pytest.raises(OptionError) as caught:
         render("{{ raise_exception('No.') }}", CONVERSATION[1:])
     assert "system" not in str(caught.value)
+
+
+def test_what_a_terminal_would_obey_is_not_in_a_template_s_words():
+    assert_refused("{{ raise_exception('no\x1b[31m\x07 more') }}", OptionError, "no\ufffd\\[31m\ufffd more")
+    assert_refused("{{ messages['\x1b[31m'].x }}", match="^[^\x1b]*$")
+
+
+def test_a_long_conversation_is_no_reason_to_refuse_it():
+    """As templates of models that reason look for what was thought, in each message."""
+    template = (
+        "{% for m in messages[::-1] %}{% set c = m.content.rsplit('</think>', 1)[-1].strip('\n') | trim %}"
+        "{{ m.role + ': ' + c + '\n' }}{% endfor %}"
+    )
+    messages = [{"role": "user", "content": f"{'long ' * 4_000}{i}"} for i in range(100)]
+    assert len(render(template, messages)) == sum(len(one["content"]) + 7 for one in messages)
+
+
+def test_what_a_template_was_given_is_not_counted_as_made():
+    """Slices of a long conversation hold its texts, and not copies of them."""
+    rest = "{% set rest = messages[loop.index0:] %}"
+    template = f"{{% for m in messages %}}{rest}{rest}{{{{ rest|length }}}} {{% endfor %}}"
+    messages = [{"role": "user", "content": f"{n}" + "\U0001f600" * 100_000} for n in range(40)]
+    assert render(template, messages).split() == [str(n) for n in range(40, 0, -1)]
+
+
+def test_a_template_can_be_stopped():
+    def look():
+        raise Stopped("Stopped.")
+
+    with pytest.raises(Stopped):
+        render(HOSTILE["long loop"], CONVERSATION, look=look)
 
 
 def test_a_debuggers_trace_is_put_back():

@@ -10,10 +10,11 @@ import vocabularies
 from reference_merge import merge_slowly
 
 from nbllm import tokenizers
-from nbllm.errors import ModelFileError, OptionError
+from nbllm.errors import ModelFileError, OptionError, Stopped
 from nbllm.formats.open import open_model
 from nbllm.tokenizers import load_tokenizer
 from nbllm.tokenizers.merge import merge
+from nbllm.tokenizers.prefixes import Prefixes
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,92 @@ def test_of_special_tokens_that_overlap_the_longest_wins(tiny):
     tokenizer = load_tokenizer(tiny | {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": types})
     a, ab, b = range(len(tokens) - 3, len(tokens))
     assert tokenizer.encode("<a><b><a><b><b><a>") == [ab, ab, b, a]
+
+
+def with_literals(tiny, texts, type):
+    """A tokenizer with these special (3) or user-defined (4) tokens, one type for all or one each."""
+    tokens, types = tiny["tokenizer.ggml.tokens"], tiny["tokenizer.ggml.token_type"]
+    more = np.broadcast_to(np.array(type, np.int32), len(texts))
+    keys = {"tokenizer.ggml.tokens": [*tokens, *texts], "tokenizer.ggml.token_type": np.append(types, more)}
+    return load_tokenizer(tiny | keys)
+
+
+def literals_slowly(tokenizer, text, fenced):
+    """The definition: of all that stand in the text, the longest first, then by id, then the leftmost."""
+    found = []
+    for id in sorted(tokenizer.special_ids | tokenizer.user_ids):
+        for begin in range(len(text)):
+            end = begin + len(tokenizer.tokens[id])
+            whole = text.startswith(tokenizer.tokens[id], begin)
+            if whole and (id in tokenizer.user_ids or not any(begin <= at < end for at in fenced)):
+                found.append((-len(tokenizer.tokens[id].encode()), id, begin, end))
+    cuts = []
+    for _, id, begin, end in sorted(found):
+        if all(end <= cut[0] or begin >= cut[1] for cut in cuts):
+            cuts.append((begin, end, id))
+    return sorted(cuts)
+
+
+def test_special_and_user_defined_tokens_are_found_as_defined(tiny):
+    draw = random.Random(7)
+    for _ in range(300):
+        texts = list({"".join(draw.choice("ab<é") for _ in range(draw.randrange(1, 6))) for _ in range(8)})
+        tokenizer = with_literals(tiny, texts, [draw.choice([3, 4]) for _ in texts])
+        text = "".join(draw.choice("ab<é") for _ in range(draw.randrange(30)))
+        fenced = {at for at in range(len(text)) if draw.random() < 0.2}
+
+        def reach(begin, end):
+            return min([end, *(at for at in fenced if begin <= at)])
+
+        cuts = tokenizer._literals_in(text, reach, lambda: None)
+        assert cuts == literals_slowly(tokenizer, text, fenced)
+
+
+def test_many_long_special_tokens_cost_no_more_than_a_few(tiny):
+    """All pairs of them and their places would be 40 million."""
+    texts = ["x" * n for n in range(1, 2001)]
+    tokenizer = with_literals(tiny, texts, 3)
+    longest = tokenizer.vocab_size - 1
+    assert tokenizer.encode("x" * 20_003) == [longest] * 10 + [tokenizer._literals["xxx"]]
+
+
+LONG_TEXTS = [
+    "the moon orbits " * 3000, "a" * 9000, "的一是不了人我在有他这中大来上国" * 300, "<" * 9000, "\n" * 9000, "a\n" * 9000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LONG_TEXTS, ids=["words", "a word", "Chinese", "literals", "lines", "short lines"])
+@pytest.mark.parametrize("name", ["gpt-2", "qwen2", "phi-3", "bert-bge"])
+def test_whoever_looks_may_break_off_a_long_text(name, text):
+    """So often that little is done in between, however the text is made."""
+    tokenizer, looked = load_tokenizer(vocabularies.read(name)), []
+
+    def look():
+        looked.append(None)
+        if len(looked) == 4:
+            raise Stopped("Enough.")
+
+    with pytest.raises(Stopped):
+        tokenizer.encode(text, look=look)
+    assert len(looked) == 4
+
+
+def test_merging_and_the_search_for_tokens_look_until_they_end(gpt2):
+    looked = []
+    merge(["a", "b"] * 5120, gpt2._rank, lambda: looked.append(None))
+    assert len(looked) >= 2 * 40  # once for every 256 symbols, and again for every 256 merges
+    looked.clear()
+    assert list(Prefixes(["<|a|>"]).places("<" * 10_240, lambda: looked.append(None))) == []
+    assert len(looked) == 40
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "phi-3"])
+def test_a_text_that_has_more_bytes_than_tokens_hold_is_known_by_its_length(name):
+    tokenizer = load_tokenizer(vocabularies.read(name))
+    longest = max(range(tokenizer.vocab_size), key=lambda id: len(tokenizer.token_bytes(id)))
+    text = tokenizer.decode([longest], start=False)
+    assert tokenizer.holds(text * 3, 3) and not tokenizer.holds(text * 3 + "a", 3)
+    assert tokenizer.holds("é" * 10, 10)
 
 
 def test_special_tokens_become_ids_where_they_may(tiny):
