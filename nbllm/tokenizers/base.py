@@ -143,7 +143,15 @@ class Tokenizer:
 
     def holds(self, text, count):
         """Whether so many tokens may be enough for a text, by its length alone."""
-        return len(text) <= count or len(text.encode("utf-8", "surrogatepass")) <= count * self.longest
+        if len(text) <= count:
+            return True
+        size = len(text.encode("utf-8", "surrogatepass"))
+        return size <= count * self._long or size <= count * self.longest
+
+    @cached_property
+    def _long(self):
+        """The bytes of the token of most characters: soon known, and mostly enough."""
+        return len(self.token_bytes(self.ids[max(self.tokens, key=len)]))
 
     @cached_property
     def longest(self):
