@@ -53,6 +53,16 @@ class NbLLMError(OneLine, Exception):
     """Base of every error that nbllm raises on purpose."""
 
 
+class NotCopied:
+    """An object of which there is one: `instead` says what to do where a copy is wanted, here or in another process."""
+
+    instead = ""
+
+    def __reduce_ex__(self, protocol):  # which pickle, copy and deepcopy ask
+        name = type(self).__name__
+        raise NbLLMError(f"a {name} cannot be copied or pickled, nor given to another process: {self.instead}")
+
+
 class ModelFileError(NbLLMError):
     """The file is damaged, or holds something that nbllm cannot run."""
 

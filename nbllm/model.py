@@ -12,12 +12,12 @@ from numbers import Integral
 from nbllm.catalogue import DEFAULT, find, known, pull
 from nbllm.catalogue.progress import ProgressLine
 from nbllm.errors import (
-    ContextFullError, ModelFileError, ModelNotFoundError, NbLLMError, OptionError, Stopped, need, quoted,
+    ContextFullError, ModelFileError, ModelNotFoundError, NbLLMError, NotCopied, OptionError, Stopped, need, quoted,
 )  # fmt: skip
 from nbllm.formats.open import open_model
 from nbllm.runtime.batch import Batch
 from nbllm.runtime.cache import checked_bits
-from nbllm.runtime.crew import startable
+from nbllm.runtime.crew import limits, startable
 from nbllm.runtime.engine import MAX_OUTPUTS, Engine, thread_count
 from nbllm.runtime.estimate import fit, shape
 from nbllm.runtime.events import STOPPED_FIRST, Done, StopFlag, finish
@@ -132,7 +132,7 @@ def _threads(threads):
     count = thread_count(threads)
     if _computing == os.getpid():
         can = startable(count)
-        why = "the system lets this process start no more threads (`ulimit -u`, or a container's limit)"
+        why = limits()
         otherwise = "end other programs of yours"
     else:
         can, why = 1, "this process is a fork of one that had a model loaded"
@@ -152,8 +152,9 @@ def _default_model():
             return pull(progress=progress)
 
 
-class Model:
-    """A loaded model; `nbllm.load` makes one. Usable as a context manager. One thread at a time may use it.
+class Model(NotCopied):
+    """A loaded model; `nbllm.load` makes one. Usable as a context manager. One thread at a time may use it;
+    another gets an NbLLMError.
 
     Attributes
     ----------
@@ -167,6 +168,8 @@ class Model:
         How many tokens fit, prompt and reply together.
     """
 
+    instead = "load the model in each process, by nbllm.load"
+
     def __init__(self, name, path, metadata, tokenizer, engine, notice=None):
         self._notice = notice
         self.name = name
@@ -174,7 +177,6 @@ class Model:
         self.metadata = metadata
         self.tokenizer = tokenizer
         self._engine = engine
-        self._process = os.getpid()
 
     def __repr__(self):
         return f"<Model {self.name}>"
@@ -238,7 +240,6 @@ class Model:
         ModelFileError
             The model computed a value that is not a number.
         """
-        self._check()
         return self.engine.logits(self._known(ids, least=1))
 
     def generate(self, prompt, stop_flag: StopFlag | None = None, constraint=None, alternatives=0, **sampling):
@@ -269,7 +270,6 @@ class Model:
         ContextFullError
             The prompt does not fit in the context.
         """
-        self._check()
         options = Sampling().updated(**sampling)
         need(isinstance(stop_flag, StopFlag | None), "stop_flag", stop_flag, "a StopFlag")
         asks = ("allowed", "likely", "push")
@@ -300,18 +300,9 @@ class Model:
         """Replies that are written together, with a cache of their own: as large as they can use, in half of the memory
         that is free; at least the context of one."""
         engine, model = self.engine, shape(self.metadata)
-        self._check()
         most = min(BATCH_ROOM, MAX_OUTPUTS * engine.context)
         fits = model.context(0, memory().free // 2, most, engine.cache.bits) if model else 0
         return Batch(engine.twin(max(fits, engine.context)))
-
-    def _check(self):
-        """Refuse a request that would never end."""
-        if self._process != os.getpid() and self.engine.threads > 1:
-            raise NbLLMError(
-                f"the model {self.name} was loaded before this process was forked, and its threads are not here; "
-                "load it with threads=1, or load it in a process started by multiprocessing's 'spawn'"
-            )
 
     def close(self):
         """Give back the memory. A closed model cannot be used again."""

@@ -22,7 +22,7 @@ from nbllm.chat.reply import Reply, ReplyStream
 from nbllm.chat.saved import load, save
 from nbllm.chat.schema import Schema
 from nbllm.chat.transcript import OVERFLOW, Answer, Transcript
-from nbllm.errors import ContextFullError, ConversationFileError, OptionError, Stopped, need, quoted
+from nbllm.errors import ContextFullError, ConversationFileError, NotCopied, OptionError, Stopped, need, quoted
 from nbllm.model import Model
 from nbllm.runtime.events import STOPPED_FIRST, StopFlag
 from nbllm.runtime.generation import common_prefix
@@ -39,7 +39,7 @@ class Notice:
     text: str
 
 
-class Chat:
+class Chat(NotCopied):
     """A conversation that goes on with every call.
 
         chat = Chat(model, system="Answer in one sentence.", temperature=0)
@@ -67,6 +67,8 @@ class Chat:
     sent : list of int
         The token ids of the last turn's prompt.
     """
+
+    instead = "load the model in each process, by nbllm.load; chat.save and chat.load take the conversation there"
 
     def __init__(
         self,

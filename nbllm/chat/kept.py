@@ -130,7 +130,7 @@ def read(path: Path, model, stop):
         It is of another model or other settings, or damaged, or cannot be read. The engine then has nothing of it.
     """
     engine = model.engine
-    sequence = engine.sequence
+    sequence = engine.begin()
     try:
         header = _header(path)
         _check(header, path.stat().st_size, model)

@@ -19,7 +19,7 @@ from nbllm.chat.batch import ChatBatch
 from nbllm.chat.columns import Rows
 from nbllm.chat.conversation import Chat, wanted
 from nbllm.chat.reply import Reply
-from nbllm.errors import NbLLMError, OptionError, Stopped, brief
+from nbllm.errors import NbLLMError, NotCopied, OptionError, Stopped, brief
 from nbllm.model import Model, load
 from nbllm.runtime.events import StopFlag
 from nbllm.runtime.options import Sampling
@@ -37,7 +37,7 @@ class Mapped:
     total: int
 
 
-class Map:
+class Map(NotCopied):
     """Prompts, and the answers that are there.
 
     Parameters
@@ -67,6 +67,8 @@ class Map:
     OptionError
         The prompts, the template or an option cannot be used.
     """
+
+    instead = "make one in each process; its replies and results can be copied"
 
     def __init__(self, prompts, model=None, template=None, system=None, chat=None, schema=None, **sampling):
         if not isinstance(model, Model | str | os.PathLike | None):

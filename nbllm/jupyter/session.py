@@ -18,7 +18,7 @@ from nbllm.chat.map import Map
 from nbllm.chat.schema import Schema
 from nbllm.chat.shelf import Shelf
 from nbllm.chat.worker import Worker
-from nbllm.errors import ConversationFileError, ModelNotFoundError, Stopped
+from nbllm.errors import ConversationFileError, ModelNotFoundError, NotCopied, Stopped
 from nbllm.jupyter.config import NbLLM
 from nbllm.model import loading
 from nbllm.runtime.options import Sampling
@@ -42,12 +42,14 @@ class Answering:
     schema: Schema | None = None  # that the reply fits
 
 
-class Session:
+class Session(NotCopied):
     """One model and a shelf of conversations, of which `chat` goes on with one.
 
     Threads: `model`, `chat` and `shelf` are written by jobs on the worker's thread only. Other threads submit jobs,
     set stop flags and read.
     """
+
+    instead = "it belongs to this Jupyter kernel"
 
     def __init__(self, config: NbLLM):
         self.config = config

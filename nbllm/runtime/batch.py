@@ -71,13 +71,22 @@ class Batch:
         list of (key, event) or None
             Prefill, Token, Done, or the error with which a reply ended. None if the flag stopped the step; it may be
             computed again.
+
+        Raises
+        ------
+        NbLLMError
+            As `Engine.step`.
         """
+        with self._engine.turn.wanted():
+            return self._step(stop)
+
+    def _step(self, stop):
         self._admit()
         parts = self._parts()
         if not parts:
             return []
         begun = time.perf_counter()
-        computed = self._engine.step([(self._running[key].sequence, *part) for key, part in parts], stop)
+        computed = self._engine.compute([(self._running[key].sequence, *part) for key, part in parts], stop)
         if computed is None:
             return None
         seconds, row, events = time.perf_counter() - begun, 0, []

@@ -32,11 +32,14 @@ class Sequence:
         there.
     pages : list of int
         Numbers of the pages that they lie in, PAGE in each.
+    ended : bool
+        Whether another sequence has gone on with its tokens; nothing can be computed for it.
     """
 
     def __init__(self):
         self.tokens = []
         self.pages = []
+        self.ended = False
 
 
 class Cache:

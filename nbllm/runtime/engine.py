@@ -1,7 +1,8 @@
 """The engine: token ids in, events out.
 
-It owns a model's packed weights, its activations and its key/value cache, and runs steps. It knows no text, owns no
-thread, and must be used by one thread at a time; every compiled call leaves the GIL free and obeys a stop flag.
+It owns a model's packed weights, its activations and its key/value cache, and runs steps. It knows no text and owns no
+thread; one thread at a time has its turn (`turn.py`), and others are refused. Every compiled call leaves the GIL free
+and obeys a stop flag.
 
 The cache keeps the tokens of the last run. Whatever prefix a new run shares with it is not computed again, which
 changes nothing but the time: a logit's bits do not depend on how the tokens before it were divided into steps, nor on
@@ -13,17 +14,17 @@ from math import gcd
 
 import numpy as np
 
-from ..errors import ContextFullError, OptionError
+from ..errors import ContextFullError, NbLLMError, OptionError
 from ..formats.blocks import BLOCK_TYPES, dequantize
 from . import ops
 from .arrays import zeros
 from .cache import Cache, Sequence
-from .crew import ready
 from .events import StopFlag
 from .generation import MAX_OUTPUTS, MAX_TOKENS, Generation, common_prefix
 from .packed import rows
 from .program import MOST_QUERIES, PAGE, PEAK, SPLIT_TOKENS, Program
 from .sampling import check
+from .turn import Turn
 from .weights import load_weights
 
 DEFAULT_CONTEXT = 8192  # unless the model's own is smaller
@@ -46,12 +47,15 @@ class Engine:
         Of the numbers in the cache: 16; 8 for half the memory and a little less precision; or 32.
     room : int, optional
         Positions in the cache for all sequences together; by default `context`.
+    among : turn.Turn, optional
+        Of another engine with the same weights, which does not compute at the same time.
 
     Attributes
     ----------
     context, threads, vocab_size : int
     max_tokens : int
         Of a step.
+    turn : turn.Turn
     weights : weights.Weights
     cache : cache.Cache
     tokens : list of int
@@ -67,7 +71,7 @@ class Engine:
         `context`, `threads`, `cache_bits` or `room` is out of range.
     """
 
-    def __init__(self, gguf, context=None, threads=None, weights=None, cache_bits=16, room=None):
+    def __init__(self, gguf, context=None, threads=None, weights=None, cache_bits=16, room=None, among=None):
         self.weights = weights or load_weights(gguf)
         model = self.weights.model
         self.context = _within("context", context, 1, model.context, min(model.context, DEFAULT_CONTEXT))
@@ -80,6 +84,7 @@ class Engine:
         room = _within("room", room, self.context, 2**31, self.context)
         self.cache = Cache(model.layers, model.heads, room, cache_bits)
         self._sequence = Sequence()
+        self.turn = Turn(self.threads, among)
 
         self.max_tokens = min(MAX_TOKENS, self.context)
         program = Program(self.max_tokens, MAX_OUTPUTS, self.cache.pages, self.threads)
@@ -105,13 +110,21 @@ class Engine:
         self._stop = StopFlag()
 
     def close(self):
-        """Let go of all memory. The engine cannot be used afterwards."""
-        kept = "context", "threads", "vocab_size"
+        """Let go of all memory: at once, or as soon as a step that another thread runs has stopped. The engine cannot
+        be used afterwards."""
+        if lock := self.turn.close():
+            with lock:
+                self._let_go()
+
+    def _let_go(self):
+        kept = "context", "threads", "vocab_size", "turn"
         self.__dict__ = {name: getattr(self, name) for name in kept} | {"_sequence": Sequence()}
 
     def twin(self, room):
         """Another engine with the same weights and a cache of its own, of so many positions."""
-        return Engine(None, self.context, self.threads, self.weights, self.cache.bits, room)
+        with self.turn.wanted():
+            self.turn.begin()
+            return Engine(None, self.context, self.threads, self.weights, self.cache.bits, room, self.turn)
 
     @property
     def sequence(self) -> Sequence:
@@ -155,12 +168,16 @@ class Engine:
         ids = self._checked(ids)
         if len(ids) > self.context:
             raise ContextFullError(_too_long(len(ids), self.context))
-        self.tokens = []
+        sequence = self.begin()
+        sequence.tokens = []
         out = np.empty((len(ids), self.vocab_size), np.float32)
         self._stop.clear()
         for start in range(0, len(ids), MAX_OUTPUTS):
             part = ids[start : start + MAX_OUTPUTS]
-            out[start : start + len(part)], peaks = self._step(part, len(part), self._stop)
+            computed = self._step(part, len(part), self._stop, sequence)
+            if computed is None:
+                self.turn.begin()  # which says why: nobody else has the flag
+            out[start : start + len(part)], peaks = computed
             check(peaks)
         return out
 
@@ -190,8 +207,9 @@ class Engine:
         ContextFullError, OptionError
             The prompt leaves no room for a reply, is empty, or has ids that are not in the vocabulary.
         """
+        ids = self.checked_prompt(ids)
         generation = Generation(
-            self._sequence, self.checked_prompt(ids), sampling, self.vocab_size, self.context, end_ids, constraint,
+            self.begin(), ids, sampling, self.vocab_size, self.context, end_ids, constraint,
             alternatives, self.guessing,
         )  # fmt: skip
         return self._generate(generation, stop or StopFlag())
@@ -200,7 +218,7 @@ class Engine:
         yield generation.progress()
         while generation.done is None:
             begun = time.perf_counter()
-            computed = self._step(*generation.part(), stop)
+            computed = self._step(*generation.part(), stop, generation.sequence)
             if computed is None:
                 yield generation.end("stopped")
                 return
@@ -215,9 +233,18 @@ class Engine:
             raise ContextFullError(_too_long(len(ids), self.context))
         return ids
 
-    def _step(self, ids, outputs, stop):
-        """`step` for the one sequence of `generate`."""
-        return self.step([(self._sequence, ids, outputs)], stop)
+    def begin(self) -> Sequence:
+        """The sequence of a new run, with what the last run's has read; that one is empty then, and cannot go on."""
+        with self.turn.wanted():
+            self.turn.begin()
+            last, self._sequence = self._sequence, Sequence()
+            self._sequence.tokens, self._sequence.pages = last.tokens, last.pages
+            last.tokens, last.pages, last.ended = [], [], True
+            return self._sequence
+
+    def _step(self, ids, outputs, stop, sequence=None):
+        """`step` for one sequence, by default that of the last run."""
+        return self.step([(sequence or self._sequence, ids, outputs)], stop)
 
     def step(self, parts, stop):
         """Compute tokens, of one sequence or of several at once; nobody's bits depend on the others.
@@ -241,11 +268,33 @@ class Engine:
             The cache is full.
         ModelFileError
             Another program changes the packed weights.
-        CpuError
-            The threads cannot be started.
+        NbLLMError, CpuError
+            It is not this thread's turn, or this process's; the threads cannot be started; or another run has gone on
+            with a sequence's tokens.
         """
+        with self.turn.wanted():
+            return self.compute(parts, stop)
+
+    def compute(self, parts, stop):
+        """`step`, by whoever has the turn."""
+        try:
+            self.turn.begin(stop)
+            if any(sequence.ended for sequence, _, _ in parts):
+                raise NbLLMError(
+                    "another reply of this model was begun before this one was at its end, and this one cannot go on; "
+                    "ask one after the other, or many together by nbllm.map"
+                )
+            computed = self._compute(parts, stop)
+        finally:
+            self.turn.end()
+            if closed := self.turn.closed:
+                self._let_go()
+        if closed:
+            self.turn.begin()  # which says so
+        return computed
+
+    def _compute(self, parts, stop):
         self.weights.check()
-        ready(self.threads)
         ids, where, picked = [], [], []
         for sequence, more, outputs in parts:
             self.cache.fit(sequence, len(more))

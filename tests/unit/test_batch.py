@@ -61,9 +61,9 @@ def test_a_reply_is_the_one_that_it_would_be_alone(engine, width, room):
 
 def test_what_prompts_have_in_common_is_read_once(engine, monkeypatch):
     twin = engine.twin(1 << 13)
-    batch, computed, step = Batch(twin), [], twin.step
+    batch, computed, step = Batch(twin), [], twin.compute
     monkeypatch.setattr(
-        twin, "step", lambda parts, stop: computed.extend(len(ids) for _, ids, _ in parts) or step(parts, stop)
+        twin, "compute", lambda parts, stop: computed.extend(len(ids) for _, ids, _ in parts) or step(parts, stop)
     )
     for number in range(20):
         batch.add(number, [*COMMON, number, 7], Sampling(max_tokens=1))

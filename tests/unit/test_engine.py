@@ -284,7 +284,7 @@ def test_an_engine_out_of_range_is_refused(tiny_model, option):
         ({"llama.block_count": 4_000_000_000}, "block_count"),
         ({"llama.attention.head_count": 0}, "head_count"),
         ({"llama.attention.head_count": 32}, "'llama.attention.key_length' is 2, by what else the file says,"),
-        ({"llama.attention.head_count_kv": 3}, "heads of 4 over 3"),
+        ({"llama.attention.head_count_kv": 3}, r"heads of 4 \(at byte \d+\) over 3"),
         ({"llama.embedding_length": 128}, "attn_norm.weight"),
         ({"llama.rope.scaling.type": "su"}, "su"),
         ({"llama.context_length": "long"}, "context_length"),

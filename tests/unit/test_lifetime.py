@@ -112,6 +112,20 @@ def test_a_model_of_many_threads_says_in_a_fork_that_they_are_not_there(tiny_mod
 
 
 @NO_FORK
+def test_what_was_begun_before_a_fork_says_there_that_it_cannot_go_on(tiny_model):
+    with nbllm.load(tiny_model, threads=2) as model:
+        events, chat, stop = model.generate("hello", max_tokens=3), nbllm.Chat(model, seed=1, max_tokens=3), StopFlag()
+        rows = nbllm.Map(["a", "b"], model, seed=1, max_tokens=3)
+        steps = rows.steps(chat, stop)
+        next(events), next(steps)
+        for use in (lambda: list(events), lambda: list(steps)):
+            assert "loaded before this process was forked" in in_fork(lambda use=use: told(use))
+        assert in_fork(model.close) == "None"
+        list(steps)
+        assert list(events)[-1].stats.generated_tokens == 3 and None not in rows.replies
+
+
+@NO_FORK
 def test_a_model_of_one_thread_goes_on_in_a_fork(tiny_model):
     with nbllm.load(tiny_model, threads=1) as model:
         expected = model.logits([1, 2, 3]).sum()
