@@ -208,8 +208,7 @@ def test_what_is_there_once_is_not_copied_and_says_what_to_do(model, copied):
     session = Session(NbLLM())
     try:
         for once in (model, nbllm.Chat(model), nbllm.Map(["a"], model), session):
-            with pytest.raises(NbLLMError, match=f"a {type(once).__name__} cannot be copied .*: (load|make|it)") as error:
+            with pytest.raises(NbLLMError, match=f"a {type(once).__name__} cannot be copied .*: {once.instead}"):
                 copied(once)
-            assert "\n" not in str(error.value)
     finally:
         session.close()
