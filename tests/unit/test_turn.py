@@ -118,14 +118,18 @@ def test_a_model_that_is_closed_while_it_writes_stops_and_says_so(model):
     assert isinstance(other.result, NbLLMError) and "was closed" in str(other.result) and not hasattr(engine, "_f")
 
 
-def test_a_model_that_is_closed_between_two_steps_says_so_and_leaves_the_flag_of_a_reply_that_has_ended(model):
-    flag = StopFlag()
-    list(model.generate("hello", flag, max_tokens=1))
+def test_a_model_that_is_closed_between_two_steps_says_so(model):
     events = model.generate("hello", max_tokens=5)
     next(events)
     model.close()
     with pytest.raises(NbLLMError, match="was closed"):
         list(events)
+
+
+def test_closing_a_model_sets_no_flag_of_a_reply_that_has_ended(model):
+    flag = StopFlag()
+    list(model.generate("hello", flag, max_tokens=1))
+    model.close()
     assert not flag.is_set()
 
 
