@@ -85,16 +85,28 @@ class Page:
     """A page of the browser at a server. What it asks of anyone else is kept in `requests`, and refused."""
 
     def __init__(self, browser, server, width=1200, height=1000):
-        self.server, self.requests, self.faults = server, [], []
+        self.server, self.requests, self.faults, self.notebook = server, [], [], None
         self.page = browser.new_page(viewport={"width": width, "height": height})
         self.page.set_default_timeout(PATIENCE)
         self.page.route("**/*", self._only_the_server)
         self.page.on("dialog", self._dialog)
+        self.page.add_locator_handler(self.page.locator(".jp-Dialog"), self._asked)
 
     def _dialog(self, dialog):
         if dialog.type != "beforeunload":  # the browser's own question, whether to leave what is not saved
             self.faults.append(dialog.message)
         dialog.accept()
+
+    def _asked(self, dialog):
+        """Jupyter asks which Jupyter kernel to take where a cell is run before it knows: the notebook's own."""
+        text = dialog.inner_text()
+        if text.startswith("Select Kernel"):
+            kernel = self.server.read(self.notebook).metadata.kernelspec.name
+            own = dialog.locator(f"option[value*='\"{kernel}\"']").first
+            dialog.locator("select").select_option(own.get_attribute("value"))
+        else:
+            self.faults.append(text)
+        dialog.locator(".jp-mod-accept").click()
 
     def _only_the_server(self, route):
         if route.request.url.startswith((self.server.url, "data:", "blob:")):
@@ -108,6 +120,7 @@ class Page:
 
     def open(self, name, front="lab"):
         """Open a notebook in JupyterLab, or in Notebook 7."""
+        self.notebook = name
         self.page.goto(f"{self.server.url}{ROADS[front]}/{name}{'?reset' if front == 'lab' else ''}")
         return self
 
