@@ -13,7 +13,7 @@ from numbers import Integral
 from pathlib import Path
 
 import nbllm
-from nbllm.errors import NbLLMError, printable
+from nbllm.errors import NbLLMError, printable, why
 from nbllm.runtime.options import Sampling
 
 INTERRUPTED = 130  # exit status, as the shell has it for SIGINT
@@ -112,7 +112,7 @@ def cache(action, name):
         folder = packed_cache.folder()
         entries, limit = (packed_cache.entries(folder), packed_cache.limit(folder)) if folder else ((), 0)
     except OSError as error:
-        raise NbLLMError(f"the cache cannot be looked into: {error.strerror}") from error
+        raise NbLLMError(f"the cache cannot be looked into: {why(error)}") from error
     if folder is None:
         raise NbLLMError("the cache is off, as NBLLM_CACHE says")
     if action is None:
@@ -129,7 +129,7 @@ def cache(action, name):
     try:
         gone, kept = packed_cache.clear(folder, model)
     except OSError as error:
-        raise NbLLMError(f"the cache in {folder} cannot be cleared: {error.strerror}") from error
+        raise NbLLMError(f"the cache in {folder} cannot be cleared: {why(error)}") from error
     if name and not gone + kept:
         raise NbLLMError(f"the cache has nothing of {name!r}; `nbllm cache` lists what it has")
     print(f"deleted {len(gone)} file{'s' * (len(gone) != 1)}, {sum(entry.size for entry in gone) / 1e6:,.0f} MB")

@@ -49,6 +49,11 @@ def brief(error: BaseException) -> str:
     return f"{name}: {text if len(text) <= CLIP else f'{text[:CLIP]}...'}" if text else name
 
 
+def why(error: Exception) -> str:
+    """What the system says of an error, without its number and the path, or what the error itself says."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 class NbLLMError(OneLine, Exception):
     """Base of every error that nbllm raises on purpose."""
 

@@ -102,6 +102,7 @@ def loading(
     well; Stopped says so if the flag is set by then.
     """
     checked_bits(cache_bits)
+    stop = stop_flag or StopFlag()
     path = find(path_or_name)
     name = known(path.name).name if known(path.name) else path.stem
     with open_model(path) as gguf:
@@ -109,18 +110,17 @@ def loading(
         free = memory().free + (replaces.held if replaces else 0)
         size = sum(tensor.nbytes for tensor in gguf.tensors.values())
         context, notice = fit(name, gguf.metadata, size, free, context, cache_bits)
-        weights = yield from packing(gguf, stop_flag)
+        weights = yield from packing(gguf, stop)
         if weights.model.vocab != tokenizer.vocab_size:
             raise ModelFileError(
                 f"the tokenizer of {path.name} has {tokenizer.vocab_size:,} tokens and the network has "
                 f"{weights.model.vocab:,}; use another model file"
             )
-        if replaces is not None:
-            if stop_flag is not None and stop_flag.is_set():
-                raise Stopped(f"Stopped; the model is still {replaces.name}.")
-            replaces.close()
         threads, alone = _threads(threads)
         notice = " ".join(filter(None, (notice, alone))) or None
+        if replaces is not None:
+            stop.look(f"Stopped; the model is still {replaces.name}.")
+            replaces.close()
         engine = Engine(gguf, context, threads, weights, cache_bits)
     return Model(name, path, gguf.metadata, tokenizer, engine, notice)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from nbllm import __version__
 from nbllm.catalogue.known import CONTAINERS
 from nbllm.catalogue.places import ENDINGS
-from nbllm.errors import DownloadError, Stopped
+from nbllm.errors import DownloadError, why
 from nbllm.runtime.events import StopFlag
 
 try:
@@ -88,8 +88,7 @@ def fetching(
         transfer.start()
         try:
             while transfer.is_alive():
-                if flag.is_set():
-                    raise Stopped(f"stopped fetching {remote.file}; what is here is kept for the next attempt")
+                flag.look(f"stopped fetching {remote.file}; what is here is kept for the next attempt")
                 if transfer.size is not None:
                     if not transfer.agreed.is_set():
                         if remote.size is None and target.exists():
@@ -385,5 +384,5 @@ def _reason(error):
         return f"nothing came for {TIMEOUT} seconds"
     if getattr(error, "errno", None) == errno.ENOSPC:
         return "no space is left on the disk"
-    text = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
+    text = why(error).strip() or type(error).__name__
     return text.splitlines()[0][:200]

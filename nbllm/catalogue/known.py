@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from nbllm.paths import opened
 from nbllm.runtime.estimate import LEAST_CONTEXT, PACKED, RESERVE, Shape
 from nbllm.runtime.models import ARCHITECTURES
 
@@ -108,10 +109,8 @@ def known(name: str) -> KnownModel | None:
 
 def container(path: Path) -> str | None:
     """What kind of model file this is by its first bytes; None if it is none, or cannot be read."""
-    if not os.path.isfile(path):  # a pipe would keep us waiting
-        return None
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             return CONTAINERS.get(file.read(4))
     except OSError:
         return None

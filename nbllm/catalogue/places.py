@@ -14,14 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from nbllm.catalogue.known import KnownModel, container, known, recognised
 from nbllm.errors import NbLLMError
+from nbllm.paths import expanded, own
 
 ENDINGS = (".gguf", ".bin")
 SPLIT = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)  # the part that a file is of a split one
 MANIFEST = 1 << 20  # bytes of a manifest of Ollama's, at most
+INSTEAD = "set NBLLM_MODELS to the path of a folder for models"
 DIGEST = re.compile(r"(\w+)[:-](\w+)", re.ASCII)
 
 
@@ -111,24 +111,8 @@ def _parts(path):
 
 
 def _own():
-    given = [_expanded(folder) for folder in os.environ.get("NBLLM_MODELS", "").split(os.pathsep) if folder]
-    if given:
-        return given
-    try:
-        return [_expanded(platformdirs.user_data_path("nbllm", appauthor=False)) / "models"]
-    except RuntimeError:  # newer versions of it say so, others give the name as it is
-        raise _homeless("models") from None
-
-
-def _expanded(folder):
-    path = os.path.expanduser(folder)
-    if path.startswith("~"):  # it would be a folder of that name wherever we are
-        raise _homeless(path)
-    return Path(path)
-
-
-def _homeless(path):
-    return NbLLMError(f"there is no home folder for {path}: set NBLLM_MODELS to the path of a folder for models")
+    given = [folder for folder in os.environ.get("NBLLM_MODELS", "").split(os.pathsep) if folder]
+    return [expanded(folder, NbLLMError, INSTEAD) for folder in given] or [own("data", NbLLMError, INSTEAD) / "models"]
 
 
 def _gpt4all(home):

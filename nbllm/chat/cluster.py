@@ -13,7 +13,8 @@ from nbllm import __version__
 from nbllm.catalogue import find, pull, pullable
 from nbllm.catalogue.places import fingerprint
 from nbllm.chat.batch import ChatBatch
-from nbllm.chat.conversation import Chat, wanted
+from nbllm.chat.conversation import Chat
+from nbllm.chat.grammar import wanted
 from nbllm.chat.schema import Schema
 from nbllm.chat.transcript import Transcript
 from nbllm.errors import ModelNotFoundError, NbLLMError

@@ -1,10 +1,4 @@
-"""A conversation with a model: messages, their prompt, the reply, and what to drop when the context is full.
-
-A follow-up turn continues what the engine has in its cache, token for token. For that, a `Chat` keeps the ids of all
-that was read and generated, since text that is tokenized again may come out as other ids. When the template only
-appends (the new prompt's text starts with the old prompt and the reply, as is usual), only the text after that is
-encoded and put behind those ids. When it does not, all is encoded anew, and whatever prefix still agrees is reused. The
-ids are kept for every turn, so that one that is taken back or asked again goes on from the turn before it.
+"""A conversation with a model: messages, and the reply to each question, with what fits of those before it.
 
 Knows nothing of threads, cells or how a reply is shown.
 """
@@ -17,12 +11,12 @@ from dataclasses import asdict, dataclass
 
 from nbllm.catalogue.progress import ProgressLine
 from nbllm.chat import grammar, kept
-from nbllm.chat.prompt import FENCE, PromptEncoder
+from nbllm.chat.context import Context
+from nbllm.chat.prompt import PromptEncoder
 from nbllm.chat.reply import Reply, ReplyStream
 from nbllm.chat.saved import load, save
-from nbllm.chat.schema import Schema
 from nbllm.chat.transcript import OVERFLOW, Answer, Transcript
-from nbllm.errors import ContextFullError, ConversationFileError, NotCopied, OptionError, Stopped, need, quoted
+from nbllm.errors import ConversationFileError, NotCopied, OptionError, Stopped, need, quoted
 from nbllm.model import Model
 from nbllm.runtime.events import STOPPED_FIRST, StopFlag
 from nbllm.runtime.generation import common_prefix
@@ -89,6 +83,7 @@ class Chat(NotCopied):
             model.tokenizer,
             f"{model.name} {model.metadata.get('general.name', '')}",
         )
+        self._context = Context(model, self._prompts)
         self._told = set()  # notices
         self._forget()
 
@@ -153,13 +148,13 @@ class Chat(NotCopied):
         ConversationFileError
             There is none, or it cannot be written.
         """
-        text, ids = self._prompt([*self.messages, {"role": "user", "content": "x"}])  # as a next turn would begin
+        text, ids = self._context.prompt(self.system, self._asking("x"))  # as a next turn would begin
         if not common_prefix(self.model.engine.tokens, ids):
             raise ConversationFileError(
                 "there is no cache to save: the model has read nothing of this conversation; ask first, "
                 "or save without it"
             )
-        read = next((read for read in reversed(self._reads) if text.startswith(read[0])), ("", ids))
+        read = self._context.read(text) or ("", ids)
         yield from kept.write(kept.beside(path), self.model, *read, stop)
 
     def recall(self, path, stop: StopFlag):
@@ -169,7 +164,7 @@ class Chat(NotCopied):
             return
         try:
             read = yield from kept.read(kept.beside(path), self.model, stop)
-            self._reads = [read] if read[0] else []
+            self._context.reads = [read] if read[0] else []
         except kept.Unfit as why:
             yield Notice(f"The conversation will be read again; its cache is not used: {why}.")
 
@@ -185,7 +180,7 @@ class Chat(NotCopied):
     def _forget(self):
         self.last = None
         self.sent = []
-        self._reads = []  # after each reply: the text, fenced, and the ids of all that was read and written until then
+        self._context.reads = []
 
     def __call__(self, message: str, **sampling) -> Reply:
         """Send a message and wait for the reply; arguments and errors are those of `stream`."""
@@ -239,7 +234,7 @@ class Chat(NotCopied):
             The message alone does not fit in the context.
         """
         need(isinstance(message, str), "message", message, "text")
-        schema = wanted(schema, json)
+        schema = grammar.wanted(schema, json)
         if schema and constraint is not None:
             raise OptionError("constraint and schema are both given; a schema is a constraint already")
         options = self.sampling.updated(**({"repeat_penalty": 1.0} if schema else {}) | sampling)
@@ -269,19 +264,17 @@ class Chat(NotCopied):
         if self.overflow not in list(OVERFLOW):  # a list, for what has no hash
             raise OptionError(f"overflow={quoted(self.overflow)} is unknown; there are {', '.join(OVERFLOW)}")
         yield from self._notices()
-        messages, flag = [*self.messages, {"role": "user", "content": message}], stop_flag or StopFlag()
+        before, flag = self._asking(message), stop_flag or StopFlag()
         try:
-            kept, text, ids = self._fitting(messages, options, flag.look)
+            messages, text, ids = self._context.fitting(self.system, before, options, self.overflow, flag.look)
         except Stopped:
             coming = ReplyStream("", self.model.tokenizer.space_prefix, options.seed, schema)
             yield from coming.push(STOPPED_FIRST)
             self.last = coming.reply()
             return
-        if len(kept) < len(messages):
-            dropped = (len(messages) - len(kept)) // 2
+        if dropped := (len(before) - len(messages)) // 2:
             yield Notice(f"The context of {self.model.context:,} tokens is full: the oldest {dropped} "
                          f"{'exchange was' if dropped == 1 else 'exchanges were'} dropped.")
-        messages = kept
         self.sent = ids
         if schema:
             constraint = grammar.constraint(schema, self.model.tokenizer, text)
@@ -293,22 +286,13 @@ class Chat(NotCopied):
                 yield from coming.push(event)
         finally:
             self.last = reply = coming.reply()
-            self._keep(text, ids, coming.written, [token.id for token in coming.tokens])
+            self._context.keep(text, ids, coming.written, [token.id for token in coming.tokens])
             if reply.text or reply.think:
                 answer = Answer(role="assistant", content=reply.text)
                 answer.stats = reply.stats
                 if reply.think:
                     answer["reasoning_content"] = reply.think
                 self.messages = [*messages, answer]
-
-    def _keep(self, text, ids, written, generated):
-        """Remember what the cache holds: the prompt, and what was written after it."""
-        if written:
-            if self.model.tokenizer.decode(generated, start=False) != written:
-                # cut before a stop string, or in a character
-                generated = self._prompts.encode(self._prompts.fence(written), start=False)
-            before = [read for read in self._reads if text.startswith(read[0])]  # of this conversation
-            self._reads = [*before, (text + self._prompts.fence(written), ids + generated)]
 
     def _notices(self):
         """What the user should know of the template, each once."""
@@ -321,75 +305,8 @@ class Chat(NotCopied):
     def prompt(self, message: str, look=unwatched) -> tuple[str, list[int], tuple[str, ...]]:
         """What the model would be given with this message next: the text, fenced, and its ids; and the template's own
         stop strings. `look` as of `Model.tokenize`."""
-        return *self._prompt([*self.messages, {"role": "user", "content": message}], look), self._prompts.stop
+        return *self._context.prompt(self.system, self._asking(message), look), self._prompts.stop
 
-    def _prompt(self, messages, look=unwatched):
-        """The text, fenced, and the ids of the prompt for these messages; ContextFullError when they are too long for
-        that to be worth finding out."""
-        whole = [*([{"role": "system", "content": self.system}] if self.system else []), *messages]
-        for each in whole:
-            good = isinstance(each, dict) and {"role", "content"} <= each.keys()
-            good = good and all(isinstance(text, str) for text in each.values())
-            need(good, "message", each, "a dict of text, with role and content")
-        self.model.check_length("".join(one["content"] for one in whole))
-        text = self._prompts.render(whole, look)
-        self.model.check_length(text.replace(FENCE, ""))
-        for read, ids in reversed(self._reads):
-            if text.startswith(read):
-                return text, ids + self._prompts.encode(text[len(read):], False, look)
-        return text, self._prompts.encode(text, True, look)
-
-    def _fitting(self, messages, options, look):
-        """These messages, without the oldest exchanges if the context is full; the text and the ids."""
-        try:
-            text, ids = self._prompt(messages, look)
-            if len(ids) + self._room(options) <= self.model.context:
-                return messages, text, ids
-            many = f"{len(ids):,}"
-        except ContextFullError:
-            many = f"more than {self.model.context:,}"
-        if self.overflow == "stop" and len(messages) > 1:
-            raise ContextFullError(
-                f"the conversation and this message make a prompt of {many} tokens, and the context of "
-                f"{self.model.context:,} is full; take exchanges back, start a new conversation, or let the oldest "
-                'be dropped (overflow = "drop")'
-            )
-        return self._shortened(messages, look)
-
-    def _room(self, options):
-        """How many tokens to keep free for the reply: what was asked for, but at most a quarter of the context."""
-        quarter = self.model.context // 4
-        return quarter if options.max_tokens is None else min(options.max_tokens, quarter)
-
-    def _shortened(self, messages, look):
-        """Without its oldest exchanges, so that half of the context is free: the messages, the text and the ids.
-
-        Half, since all that stays must be read again: dropping as little as possible would cost that every turn.
-        """
-        while True:
-            alone = len(messages) < 3
-            try:
-                text, ids = self._prompt(messages, look)
-                if len(ids) <= self.model.context // 2 or alone:
-                    break
-            except ContextFullError:
-                if alone:
-                    raise
-            messages = messages[2:]
-        if len(ids) >= self.model.context:
-            raise ContextFullError(
-                f"the message makes a prompt of {len(ids):,} tokens, and the context holds {self.model.context:,}; "
-                "shorten it, or load the model with a larger context"
-            )
-        return messages, text, ids
-
-
-def wanted(schema, json=False) -> Schema | None:
-    """What a reply is to fit, if anything; OptionError if it cannot be used, NbLLMError if llguidance is missing."""
-    if json and schema is not None:
-        raise OptionError("json and schema are both given; a schema is of JSON already")
-    if schema is None and not json:
-        return None
-    made = schema if isinstance(schema, Schema) else Schema("json" if json else schema)
-    grammar.check(made)
-    return made
+    def _asking(self, message):
+        """The messages, with this one as the next."""
+        return [*self.messages, {"role": "user", "content": message}]

@@ -56,6 +56,17 @@ def check(schema: Schema):
     _refuse(_library().LLMatcher.validate_grammar(_grammar(schema.text), None, limits=_limits()))
 
 
+def wanted(schema, json=False) -> Schema | None:
+    """What a reply is to fit, if anything; OptionError if it cannot be used, NbLLMError if llguidance is missing."""
+    if json and schema is not None:
+        raise OptionError("json and schema are both given; a schema is of JSON already")
+    if schema is None and not json:
+        return None
+    made = schema if isinstance(schema, Schema) else Schema("json" if json else schema)
+    check(made)
+    return made
+
+
 def _vocabulary(tokenizer):
     if tokenizer not in _vocabularies:
         _vocabularies[tokenizer] = Vocabulary(tokenizer)

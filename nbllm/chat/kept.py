@@ -23,8 +23,8 @@ import numpy as np
 
 from nbllm import __version__
 from nbllm.catalogue.places import fingerprint
-from nbllm.errors import ConversationFileError, Stopped
-from nbllm.paths import expanded
+from nbllm.errors import ConversationFileError, why
+from nbllm.paths import expanded, opened
 from nbllm.runtime.generation import common_prefix
 
 FORMAT, VERSION = "nbllm kept cache", 1
@@ -81,7 +81,7 @@ def write(path: Path, model, text: str, ids: list[int], stop):
     try:
         head = [text.encode("utf-8", "surrogatepass"), np.array(ids, "<i4").tobytes()]
         total = sum(map(len, head)) + len(forked.pages) * cache.layout["page_bytes"]
-        if os.path.lexists(path) and not (path.is_file() and _header(path).get("format") == FORMAT):
+        if os.path.lexists(path) and _header(path).get("format") != FORMAT:
             raise ConversationFileError(f"{path} is there and is no kept cache; choose another name, or delete it")
         free = shutil.disk_usage(path.parent).free
         if HEADER + total > free:
@@ -93,7 +93,7 @@ def write(path: Path, model, text: str, ids: list[int], stop):
                   "cached": cached, "made": _made(model)}  # fmt: skip
         yield from _write(path, header, head, cache.read(forked), stop)
     except (OSError, ValueError) as error:
-        raise ConversationFileError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
+        raise ConversationFileError(f"{path} cannot be written: {why(error)}") from error
     finally:
         cache.release(forked)
 
@@ -109,8 +109,7 @@ def _write(path, header, head, pages, stop):
                 digest.update(part)
                 done += len(part)
                 yield Copying("saving the cache", done, header["bytes"])
-                if stop.is_set():
-                    raise Stopped("Stopped; the conversation is saved, and its cache is not.")
+                stop.look("Stopped; the conversation is saved, and its cache is not.")
             file.seek(0)
             file.write(json.dumps(header | {"sha256": digest.hexdigest()}).encode().ljust(HEADER - 1) + b"\n")
             file.flush()
@@ -136,7 +135,7 @@ def read(path: Path, model, stop):
         _check(header, path.stat().st_size, model)
         sequence.tokens = []
         engine.cache.fit(sequence, header["cached"])
-        with path.open("rb") as file:
+        with opened(path) as file:
             file.seek(HEADER)
             digest, done, finite = hashlib.sha256(), 0, True
             head = []
@@ -150,8 +149,7 @@ def read(path: Path, model, stop):
                 finite &= engine.cache.write(sequence, number, data)
                 done += data.size
                 yield Copying("loading the cache", done, header["bytes"])
-                if stop.is_set():
-                    raise Stopped("Stopped; the conversation is loaded, and its cache is not.")
+                stop.look("Stopped; the conversation is loaded, and its cache is not.")
         ids = np.frombuffer(head[1], "<i4").tolist()
         if digest.hexdigest() != header["sha256"]:
             raise Unfit("it is damaged: its hash is not that in its header")
@@ -159,18 +157,17 @@ def read(path: Path, model, stop):
             raise Unfit("it is damaged: a number in it is none")
         text = head[0].decode("utf-8", "surrogatepass")
     except (OSError, ValueError) as error:  # also where it became shorter meanwhile
-        raise Unfit(f"it cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise Unfit(f"it cannot be read: {why(error)}") from error
     sequence.tokens = ids[: header["cached"]]
     return text, ids
 
 
 def _header(path) -> dict:
     """The header, or an empty dict where there is none."""
-    with path.open("rb") as file:
-        line = file.read(HEADER)
     try:
-        header = json.loads(line)
-    except (ValueError, RecursionError):
+        with opened(path) as file:
+            header = json.loads(file.read(HEADER))
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
     return header if isinstance(header, dict) else {}
 

@@ -17,7 +17,8 @@ from nbllm.catalogue import find, known
 from nbllm.catalogue.places import fingerprint
 from nbllm.chat.batch import ChatBatch
 from nbllm.chat.columns import Rows
-from nbllm.chat.conversation import Chat, wanted
+from nbllm.chat.conversation import Chat
+from nbllm.chat.grammar import wanted
 from nbllm.chat.reply import Reply
 from nbllm.errors import NbLLMError, NotCopied, OptionError, Stopped, brief
 from nbllm.model import Model, load

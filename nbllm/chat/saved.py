@@ -17,8 +17,8 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 from nbllm.chat.transcript import Answer, Transcript
-from nbllm.errors import ConversationFileError
-from nbllm.paths import expanded
+from nbllm.errors import ConversationFileError, why
+from nbllm.paths import expanded, opened
 from nbllm.runtime.events import Stats
 
 FORMAT, VERSION = "nbllm conversation", 1
@@ -57,12 +57,10 @@ def load(path) -> Transcript:
     """
     path = expanded(path, ConversationFileError)
     try:
-        if not path.is_file():  # a pipe would be waited for
-            raise ConversationFileError(f"{path} cannot be read: there is no such file")
-        with path.open("rb") as file:
+        with opened(path) as file:
             data = file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
-        raise ConversationFileError(f"{path} cannot be read: {_why(error)}") from error
+        raise ConversationFileError(f"{path} cannot be read: {why(error)}") from error
     return _transcript(path, data)
 
 
@@ -86,7 +84,7 @@ def write(path: Path, data: bytes):
         if temporary is not None:
             with suppress(OSError):
                 os.unlink(temporary)
-        raise ConversationFileError(f"{path} cannot be written: {_why(error)}") from error
+        raise ConversationFileError(f"{path} cannot be written: {why(error)}") from error
 
 
 def _transcript(path, data):
@@ -159,9 +157,7 @@ def _object(path, line, at):
 
 def _is_ours(path):
     try:
-        if not path.is_file():  # a pipe would be waited for
-            return False
-        with path.open("rb") as file:
+        with opened(path) as file:
             return _object(path, file.readline(HEADER), 0).get("format") == FORMAT
     except (OSError, ConversationFileError):
         return False
@@ -169,7 +165,3 @@ def _is_ours(path):
 
 def _json(value):
     return json.dumps(value, ensure_ascii=False)
-
-
-def _why(error):
-    return getattr(error, "strerror", None) or str(error)

@@ -14,6 +14,7 @@ import typing
 from pathlib import Path
 
 from nbllm.errors import NbLLMError, OptionError, brief
+from nbllm.paths import expanded, opened
 
 LARGEST = 1 << 18  # bytes of a schema, written compactly; each token of the prompt tells of some four
 DEEPEST = 64  # schemas in each other
@@ -101,17 +102,15 @@ class Schema:
 
 
 def _read(path):
+    path = expanded(path, OptionError)
     try:
-        path = path.expanduser()
-        if not path.is_file():
-            raise OptionError(
-                f"there is no schema {str(path)!r}: name a variable, a class, list[Class], or a JSON file"
-            )
-        with path.open("rb") as file:
+        with opened(path) as file:
             schema = json.loads(file.read(LARGEST * 4))
-    except OptionError:
-        raise
-    except (OSError, ValueError, RuntimeError) as error:  # no such home, and JSON nested too deep, are RuntimeErrors
+    except FileNotFoundError:
+        raise OptionError(
+            f"there is no schema {str(path)!r}: name a variable, a class, list[Class], or a JSON file"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
         raise OptionError(f"{path} is no JSON schema: {brief(error)}") from error
     if not isinstance(schema, dict):
         raise OptionError(f"{path} is no JSON schema: it holds {type(schema).__name__}, not an object")

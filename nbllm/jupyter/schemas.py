@@ -5,10 +5,9 @@ Looks names up, and evaluates nothing else.
 
 import queue
 import re
-import threading
 from contextlib import suppress
 
-from nbllm.chat.conversation import wanted
+from nbllm.chat.grammar import wanted
 from nbllm.chat.schema import DEEPEST, NESTED, Schema
 from nbllm.chat.worker import WAIT
 from nbllm.errors import OptionError

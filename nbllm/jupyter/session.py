@@ -18,7 +18,7 @@ from nbllm.chat.map import Map
 from nbllm.chat.schema import Schema
 from nbllm.chat.shelf import Shelf
 from nbllm.chat.worker import Worker
-from nbllm.errors import ConversationFileError, ModelNotFoundError, NotCopied, Stopped
+from nbllm.errors import ConversationFileError, ModelNotFoundError, NotCopied
 from nbllm.jupyter.config import NbLLM
 from nbllm.model import loading
 from nbllm.runtime.options import Sampling
@@ -232,8 +232,7 @@ class Session(NotCopied):
 
     def _answering(self, sampling, stop, system=None, new=False, schema=None):
         """Make the conversation ready for a question; the model is loaded."""
-        if stop.is_set():
-            raise Stopped("Stopped before the question was asked; the model is loaded.")
+        stop.look("Stopped before the question was asked; the model is loaded.")
         if new:
             self.shelf.new()
         transcript = self.shelf.current

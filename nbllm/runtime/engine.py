@@ -10,7 +10,6 @@ what other sequences were in these.
 """
 
 import time
-from math import gcd
 
 import numpy as np
 
@@ -20,10 +19,11 @@ from . import ops
 from .arrays import zeros
 from .cache import Cache, Sequence
 from .events import StopFlag
-from .generation import MAX_OUTPUTS, MAX_TOKENS, Generation, common_prefix
+from .generation import MAX_OUTPUTS, MAX_TOKENS, Generation
 from .packed import rows
-from .program import MOST_QUERIES, PAGE, PEAK, SPLIT_TOKENS, Program
+from .program import PAGE, PEAK, SPLIT_TOKENS, Program
 from .sampling import check
+from .spans import attended, together
 from .turn import Turn
 from .weights import load_weights
 
@@ -336,45 +336,6 @@ class Engine:
             if not 0 <= id < self.vocab_size:
                 raise OptionError(f"token id {id} is not in the vocabulary of {self.vocab_size}.")
         return ids
-
-
-def together(queries):
-    """How many sequences attention goes over at once, where each has so many queries of a key/value head: no place
-    among eight is left empty, if that is possible."""
-    return max(1, min(8 // gcd(8, queries), MOST_QUERIES // queries))
-
-
-def attended(parts, most):
-    """The spans of tokens that attention goes over at once, and the lists of pages that they name
-    (`kernels_src/step.py`).
-
-    Sequences that compute a token each and begin with the same pages, as those with the same instruction do, are one
-    span.
-
-    Parameters
-    ----------
-    parts : list of (list of int, int)
-        A sequence's pages, and how many tokens it computes.
-    most : int
-        Sequences in a span.
-    """
-    spans, pages, token, i = [], [], 0, 0
-    while i < len(parts):
-        first, tokens = parts[i]
-        alike, end = len(first), i + 1
-        while end < min(i + most, len(parts)) and tokens == parts[end][1] == 1:
-            common = common_prefix(first[:alike], parts[end][0])
-            if not common:
-                break
-            alike, end = common, end + 1
-        lists = [each for each, _ in parts[i:end]]
-        longest = max(map(len, lists))
-        apart = longest if len(lists) > 1 else 0
-        spans.append((token, tokens * len(lists), len(pages), alike, apart))
-        for each in lists:
-            pages += each + [0] * (longest - len(each))
-        token, i = token + tokens * len(lists), end
-    return spans, pages
 
 
 def thread_count(threads: int | None) -> int:

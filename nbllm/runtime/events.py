@@ -105,7 +105,7 @@ class StopFlag:
     def is_set(self) -> bool:
         return bool(self.array[0])
 
-    def look(self):
-        """For work that is no step of the engine: raises Stopped if it is set."""
+    def look(self, told="Stopped before the prompt was read."):
+        """For work that is no step of the engine: raises Stopped if it is set, with what to tell the user."""
         if self.is_set():
-            raise Stopped("Stopped before the prompt was read.")
+            raise Stopped(told)

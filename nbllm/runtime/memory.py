@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ..errors import NbLLMError
+from ..errors import NbLLMError, why
 from .cgroups import groups
 
 try:
@@ -38,9 +38,9 @@ def memory() -> Memory:
         machine = psutil.virtual_memory()
         limits = (*_limits(), *_own_limit(psutil.Process()))
     except (OSError, psutil.Error) as error:
-        why = getattr(error, "strerror", None) or error
         raise NbLLMError(
-            f"the system does not say what memory is free ({why}): close some files, if this process has many open"
+            f"the system does not say what memory is free ({why(error)}): close some files, if this process has many "
+            "open"
         ) from error
     total, free = machine.total, machine.available
     for limit, used in limits:

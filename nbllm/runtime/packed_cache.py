@@ -1,18 +1,16 @@
 """The cache of packed weights: files in a folder of the user's, found by their content's key and never changed.
 
-A file holds a header of one page and then the packed bytes. It is written under another name and renamed when it is
-whole and on the disk, so whatever has its name is whole: a process that was killed leaves a part behind, which the next
-one deletes, and no one ever maps a file that nbllm makes shorter; nor does anyone else by mistake, for it may only be
-read. Two processes may write the same file at once; one of them is then used by both. When room is needed, the files go
-that were not used for the longest time, but none that a process has open or mapped. Knows nothing of models or layouts:
-keys and bytes are given to it.
+A file (`packed_file.py`) is written under another name and renamed when it is whole and on the disk, so whatever has
+its name is whole: a process that was killed leaves a part behind, which the next one deletes, and no one ever maps a
+file that nbllm makes shorter; nor does anyone else by mistake, for it may only be read. Two processes may write the
+same file at once; one of them is then used by both. When room is needed, the files go that were not used for the
+longest time, but none that a process has open or mapped. Knows nothing of models or layouts: keys and bytes are given
+to it.
 """
 
 import errno
-import json
 import os
 import shutil
-import stat
 import tempfile
 import time
 from contextlib import suppress
@@ -20,24 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
 from ..errors import CpuError, OptionError
+from ..paths import expanded, opened, own
 from .crew import start
 from .events import Packing
+from .packed_file import ENDING, HEADER, PART, delete, header, lock, protect, read_header, unlock
 
-try:
-    import fcntl
-except ImportError:  # Windows: a file that is open or mapped cannot be deleted there, which says the same as a lock
-    fcntl = None
-
-FORMAT = "nbllm packed weights"
-HEADER = 4096  # bytes; a page, so that the packed bytes begin at one
-ENDING, PART = ".packed", ".part"
 DEFAULT_LIMIT = 20 * 10**9  # bytes, unless a tenth of the disk is less
 RESERVE = 10**9  # bytes of the disk that stay free
+INSTEAD = "set NBLLM_CACHE to another folder, or to off"
 SYNC = 1 << 24  # bytes written to the disk at a time, while the next are packed
-YOUNG = 60  # seconds; a part may not have its lock yet
 
 
 @dataclass(frozen=True)
@@ -72,14 +63,9 @@ def folder() -> Path | None:
     given = os.environ.get("NBLLM_CACHE")
     if given and given.lower() == "off":
         return None
-    try:
-        place = Path(given).expanduser() if given else platformdirs.user_cache_path("nbllm", appauthor=False) / "packed"
-    except RuntimeError:
-        place = None
-    if place is None or str(place).startswith("~"):  # as some versions leave it
-        named = f"NBLLM_CACHE={given!r} is in" if given else "this user has"
-        raise FileNotFoundError(errno.ENOENT, f"{named} no home folder; set NBLLM_CACHE to another folder, or to off")
-    return place
+    if given:
+        return expanded(given, FileNotFoundError, INSTEAD)
+    return own("cache", FileNotFoundError, INSTEAD) / "packed"
 
 
 def limit(folder: Path) -> int:
@@ -110,17 +96,17 @@ def entries(folder: Path) -> list[Entry]:
     except FileNotFoundError:
         return []
     for file_path in (folder / name for name in names if name.endswith((ENDING, PART))):
-        with suppress(OSError):  # another process deleted it meanwhile, or it is a link to nothing
-            status = file_path.stat()
-            if stat.S_ISREG(status.st_mode):
+        with suppress(OSError):  # another process deleted it meanwhile
+            if os.path.isfile(file_path):
+                status = file_path.stat()
                 found.append(Entry(file_path, status.st_size, status.st_mtime, _model(file_path)))
     return sorted(found, key=lambda entry: entry.used)
 
 
 def _model(file_path):
     try:
-        with _opened(file_path) as file:
-            return _read_header(file).get("model")
+        with opened(file_path) as file:
+            return read_header(file).get("model")
     except PermissionError:  # another user's; it takes room all the same
         return None
 
@@ -130,7 +116,7 @@ def clear(folder: Path, model: str | None = None) -> tuple[list[Entry], list[Ent
     gone, kept = [], []
     for entry in entries(folder):
         if model in (None, entry.model):
-            (gone if _delete(entry.path) else kept).append(entry)
+            (gone if delete(entry.path) else kept).append(entry)
     return gone, kept
 
 
@@ -155,16 +141,16 @@ def find(folder: Path, key: str, size: int):
     """
     place = path(folder, key)
     try:
-        file = _opened(place)
+        file = opened(place)
     except FileNotFoundError:
         return None
     try:
-        _lock(file, shared=True)  # until the last copy of the descriptor is closed; a mapping has one
-        header = _read_header(file)
+        lock(file, shared=True)  # until the last copy of the descriptor is closed; a mapping has one
+        told = read_header(file)
     except BaseException:
         file.close()
         raise
-    if (header.get("key"), header.get("size")) != (key, size):
+    if (told.get("key"), told.get("size")) != (key, size):
         file.close()
         return None
     with suppress(OSError):  # a cache that may only be read: then it is not ours to keep in order
@@ -214,7 +200,7 @@ def store(folder: Path, key: str, size: int, model: str, pieces):
     descriptor, part = tempfile.mkstemp(PART, key[:16] + "-", folder)
     try:
         with open(descriptor, "wb") as file, _Disk(descriptor) as disk:
-            _lock(file)
+            lock(file)
             file.write(bytes(HEADER))
             done = saved = 0
             for piece in pieces:
@@ -227,11 +213,11 @@ def store(folder: Path, key: str, size: int, model: str, pieces):
                     yield Packing(done, size)
             disk.wait()
             file.seek(0)
-            file.write(_header(key, size, model))
+            file.write(header(key, size, model))
             file.flush()
             os.fsync(descriptor)
-            _protect(descriptor)
-            _unlock(file)  # at once: a process that was forked meanwhile has it open, too, for as long as it lives
+            protect(descriptor)
+            unlock(file)  # at once: a process that was forked meanwhile has it open, too, for as long as it lives
         return _place(part, folder, key, size)
     finally:
         Path(part).unlink(missing_ok=True)
@@ -273,11 +259,6 @@ class _Disk:
         self._join()  # before the file is closed, and another has its descriptor
 
 
-def _opened(path):
-    """A file to be read. Whatever has its name is opened at once: a named pipe would wait for someone to write."""
-    return open(path, "rb", opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0)))
-
-
 def _place(part, folder, key, size):
     file = find(folder, key, size)  # of a process that was faster
     if file is None:
@@ -294,91 +275,17 @@ def _disk(folder):
     return shutil.disk_usage(folder)
 
 
-def _header(key, size, model):
-    header = json.dumps({"format": FORMAT, "key": key, "size": size, "model": model}).encode()
-    return header.ljust(HEADER - 1) + b"\n"
-
-
-def _read_header(file):
-    """dict: what `_header` wrote; empty if that is not there, or the file is not as long as it says."""
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return {}
-    try:
-        header = json.loads(file.read(HEADER))
-    except (ValueError, RecursionError):  # also of bytes that are not UTF-8, and of lists in lists
-        return {}
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        return {}
-    if not isinstance(header.get("size"), int) or not isinstance(header.get("model"), str):
-        return {}
-    return header if os.fstat(file.fileno()).st_size == HEADER + header["size"] else {}
-
-
-def _lock(file, shared=False):
-    """Mark an open file as used by this process, until its last descriptor is closed, at the latest by its death.
-
-    It never waits for another process: who has the lock is about to delete the file, or is no nbllm, and what is open
-    stays readable."""
-    if fcntl:
-        with suppress(OSError):  # somebody has it; or a file system without locks
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-
-
-def _unlock(file):
-    if fcntl:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def _protect(file):
-    """Have a file (a path or a descriptor) that is mapped be read only: who cuts it ends the processes that use it."""
-    if fcntl:  # elsewhere a mapped file cannot be cut, and one that may only be read cannot be deleted
-        os.chmod(file, 0o400)
-
-
-def _delete(path):
-    """Delete a file unless a process uses it; whether it is gone."""
-    try:
-        if path.suffix == PART and time.time() - path.stat().st_mtime < YOUNG:
-            return False
-        if fcntl is None:
-            path.unlink()
-            return True
-        try:
-            _delete_unused(path, "rb")
-        except OSError as error:
-            if error.errno != errno.EBADF:
-                raise
-            path.chmod(0o600)  # some network file systems lock only what may be written to
-            try:
-                _delete_unused(path, "r+b")
-            except BlockingIOError:
-                _protect(path)
-                raise
-    except FileNotFoundError:
-        return True
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
-
-
-def _delete_unused(path, mode):
-    with path.open(mode) as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
-
-
 def _make_room(folder, size):
     """Delete what processes that were killed left behind, then the files that were not used for the longest time."""
     for entry in entries(folder):
         if entry.path.suffix == PART:
-            _delete(entry.path)
+            delete(entry.path)
     oldest_first = entries(folder)
     total, allowed, free = sum(entry.size for entry in oldest_first), limit(folder), _disk(folder).free
     excess = max(total + size - allowed, size + RESERVE - free)
     if excess <= total:  # else deleting would not help
         for entry in oldest_first:
-            if excess > 0 and _delete(entry.path):
+            if excess > 0 and delete(entry.path):
                 excess -= entry.size
     if excess > 0:
         why = f"it may hold {allowed / 1e9:.1f} GB (NBLLM_CACHE_GB)" if total + size > allowed else ""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ModelFileError, Stopped
+from ..errors import ModelFileError, why
 from . import packed_cache
 from .arrays import zeros
 from .events import Packing, Reading, StopFlag, finish
@@ -108,7 +108,7 @@ def packing(gguf, stop: StopFlag | None = None):
         cache = f"the cache in {folder}" if folder else "the cache"
         notice = (
             f"The weights of {gguf.path.stem} are laid out in memory, {packer.size / 1e9:.1f} GB, now and the next "
-            f"time: {cache} cannot take them ({error.strerror or error})."
+            f"time: {cache} cannot take them ({why(error)})."
         )
     pieces = _stoppable(packer.pack(), stop)
     return Weights(model, (yield from _in_memory(packer.size, pieces, Packing)), notice=notice)
@@ -127,8 +127,7 @@ def _in_memory(size, pieces, progress):
 
 def _stoppable(pieces, stop):
     for piece in pieces:
-        if stop.is_set():
-            raise Stopped("Stopped before the model was loaded.")
+        stop.look("Stopped before the model was loaded.")
         yield piece
 
 

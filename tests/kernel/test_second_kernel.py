@@ -8,7 +8,7 @@ import pytest
 from kernel.kernels import PATIENCE, Kernel
 from kernel.test_interrupt import LONG, SLOW_PACKING
 
-from nbllm.runtime import packed_cache
+from nbllm.runtime import packed_file
 
 ASK = "%%chat --new --max-tokens 24 -t 1 --seed 5\nTell me of the sea."
 SESSION = "__import__('nbllm.jupyter.session').jupyter.session.running()"
@@ -63,6 +63,6 @@ def test_restarted_while_it_lays_out_weights_it_does_so_again(
     prepare(fresh_kernel, default_model, tmp_path)
     assert fresh_kernel.run(ASK).made["generated_tokens"] == 24
     for part in tmp_path.glob("*.part"):
-        os.utime(part, (time.time() - 2 * packed_cache.YOUNG,) * 2)
+        os.utime(part, (time.time() - 2 * packed_file.YOUNG,) * 2)
     assert fresh_kernel.run(f"%chat model {tiny_model}").reply["status"] == "ok"  # whose weights are laid out, too
     assert suffixes(tmp_path) == [".packed", ".packed"]

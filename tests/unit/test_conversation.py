@@ -90,7 +90,7 @@ def test_a_special_token_that_the_model_wrote_is_kept_in_the_cache_and_harmless_
     assert chat("x").text == "a<s>b"
     cached = list(model.engine.tokens)
     assert chat("y").stats.reused_tokens == len(cached)
-    chat._reads = []  # as if all had to be encoded anew: now it is plain text
+    chat._context.reads = []  # as if all had to be encoded anew: now it is plain text
     chat("z")
     assert BOS not in model.engine.prompts[-1]
 

@@ -12,10 +12,11 @@ from nbllm.errors import ContextFullError, ModelFileError, OptionError
 from nbllm.formats.open import open_model
 from nbllm.runtime import lookup
 from nbllm.runtime.cache import Sequence
-from nbllm.runtime.engine import Engine, attended, together
+from nbllm.runtime.engine import Engine
 from nbllm.runtime.events import Done, Prefill, StopFlag, Token
 from nbllm.runtime.options import Sampling
 from nbllm.runtime.program import PEAK
+from nbllm.runtime.spans import attended, together
 
 GREEDY = Sampling(temperature=0, repeat_penalty=1, max_tokens=12)
 PROMPT = [int(id) for id in np.random.default_rng(5).integers(3, 300, 200)]

@@ -18,7 +18,7 @@ import nbllm
 from nbllm import cli
 from nbllm.errors import OptionError, Stopped
 from nbllm.formats.open import open_model
-from nbllm.runtime import packed_cache
+from nbllm.runtime import packed_cache, packed_file
 from nbllm.runtime.events import Packing, StopFlag, finish
 from nbllm.runtime.weights import packing
 
@@ -95,7 +95,7 @@ def go_on(process):
     return process.stdout.readline()
 
 
-def age(path, seconds=2 * packed_cache.YOUNG):
+def age(path, seconds=2 * packed_file.YOUNG):
     os.utime(path, (time.time() - seconds,) * 2)
 
 
@@ -110,7 +110,7 @@ def test_what_a_killed_process_left_is_never_used_and_deleted_by_the_next(folder
     assert names(folder) == [got.path.name]
 
 
-@pytest.mark.skipif(packed_cache.fcntl is None, reason="files are not locked here: the system refuses to delete them")
+@pytest.mark.skipif(packed_file.fcntl is None, reason="files are not locked here: the system refuses to delete them")
 def test_what_a_living_process_is_writing_stays(folder, tiny_model, in_memory, child):
     process = child()
     (part,) = folder.glob("*.part")
@@ -246,7 +246,7 @@ def test_the_least_recently_used_goes_first(folder, monkeypatch):
     assert names(folder) == ["d.packed", "e.packed"]
 
 
-@pytest.mark.skipif(packed_cache.fcntl is None, reason="files are not locked here: the system refuses to delete them")
+@pytest.mark.skipif(packed_file.fcntl is None, reason="files are not locked here: the system refuses to delete them")
 def test_one_in_use_stays_also_when_its_the_oldest_and_in_another_process(folder, tiny_model, child, monkeypatch):
     process = child()
     assert go_on(process) == "done\n"
@@ -311,7 +311,7 @@ def test_the_command_lists_and_clears(folder, capsys):
     assert names(folder) == ["other"]
 
 
-@pytest.mark.skipif(packed_cache.fcntl is None, reason="files are not locked here: the system refuses to delete them")
+@pytest.mark.skipif(packed_file.fcntl is None, reason="files are not locked here: the system refuses to delete them")
 def test_the_command_says_what_is_in_use(folder, tiny_model, capsys):
     got = weights(tiny_model)
     assert cli.main(["cache", "clear"]) == 0

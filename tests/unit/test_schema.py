@@ -11,7 +11,7 @@ import pydantic
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from nbllm.chat.conversation import wanted
+from nbllm.chat.grammar import wanted
 from nbllm.chat.schema import LARGEST, Schema
 from nbllm.errors import NbLLMError, OptionError
 
@@ -223,7 +223,7 @@ def listed(depth):
     ({"const": "x" * LARGEST}, "is too large"),
     (nested(1000), "nested more than 64 deep"),
     ("no/such.json", "there is no schema 'no/such.json'"),
-    ("~nobody-of-this-name/such.json", "is no JSON schema|there is no schema"),
+    ("~nobody-of-this-name/such.json", "there is no such home folder"),
     ("a\0b", "is no JSON schema|there is no schema"),
 ])  # fmt: skip
 def test_what_is_no_schema_is_one_line(what, message):
