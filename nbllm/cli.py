@@ -13,7 +13,7 @@ from numbers import Integral
 from pathlib import Path
 
 import nbllm
-from nbllm.errors import NbLLMError, printable, why
+from nbllm.errors import CONTROLS, NbLLMError, printable, why
 from nbllm.runtime.options import Sampling
 
 INTERRUPTED = 130  # exit status, as the shell has it for SIGINT
@@ -62,14 +62,14 @@ def chat(prompt, model, system, context, threads, cache_bits, **sampling):
     try:
         for event in handle:
             if isinstance(event, Thought):  # not on standard output, which has the answer alone
-                tty = sys.stderr.isatty()
-                print(dimmed(_printable(event.text, tty)) if tty else event.text, end="", file=sys.stderr, flush=True)
+                text = dimmed(event.text.translate(CONTROLS)) if sys.stderr.isatty() else event.text
+                print(text, end="", file=sys.stderr, flush=True)
                 thinking = True
             elif thinking and isinstance(event, Text | Done):
                 print("\n", file=sys.stderr, flush=True)
                 thinking = False
             if isinstance(event, Text):
-                print(_printable(event.text, sys.stdout.isatty()), end="", flush=True)
+                print(event.text.translate(CONTROLS if sys.stdout.isatty() else {}), end="", flush=True)
             elif isinstance(event, Notice):
                 print(f"nbllm: {event.text}", file=sys.stderr)
             elif isinstance(event, Done):
@@ -183,11 +183,6 @@ def _footer(stats):
         f"[{stats.prompt_tokens - stats.reused_tokens} tokens read at {stats.prefill_per_second:.0f}/s, "
         f"{stats.generated_tokens} written at {stats.decode_per_second:.0f}/s]"
     )
-
-
-def _printable(text, tty):
-    """Without the control characters with which a text could take over a terminal."""
-    return "".join(char for char in text if char.isprintable() or char in "\n\t") if tty else text
 
 
 def _parser():

@@ -4,19 +4,35 @@ Knows nothing of where an error is shown; in a notebook, IPython asks `_render_t
 """
 
 CLIP = 200  # characters of an error that is not nbllm's
+# What a terminal obeys, for `str.translate`: all control characters but those of lines.
+CONTROLS = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
-def printable(text: str) -> str:
-    """Text by strangers, or with it, as one line that takes over no terminal and that any encoding can write."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+def printable(text: str, kept="") -> str:
+    """Text by strangers, or with it, that takes over no terminal and that any encoding can write: in one line, unless
+    "\\n" is kept."""
+    return "".join(
+        char if char.isprintable() or char in kept else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def quoted(value, most=60) -> str:
     """A value in a message: in one line and not long, whatever its own `__repr__` does."""
+    return _clipped(_said(repr, value), most) or f"<{type(value).__name__}>"
+
+
+def _said(how, value):
+    """What a stranger's object says of itself, by `how`; nothing if it raises something instead, as it may."""
     try:
-        text = " ".join(repr(value).split())
-    except Exception:  # the user's own may do anything
-        text = f"<{type(value).__name__}>"
+        return how(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # all but an interrupt is its own
+        return ""
+
+
+def _clipped(text, most):
+    text = " ".join(text[: 2 * most].split())
     return text if len(text) <= most else f"{text[:most]}..."
 
 
@@ -38,15 +54,8 @@ class OneLine:
 
 def brief(error: BaseException) -> str:
     """Somebody else's error, its kind and what it says, in one line that is not long, whatever its own text does."""
-    name = type(error).__name__
-    try:
-        text = str(error)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # it has no text then, but still its kind
-        return name
-    text = " ".join(text[: 2 * CLIP].split())
-    return f"{name}: {text if len(text) <= CLIP else f'{text[:CLIP]}...'}" if text else name
+    text = _clipped(_said(str, error), CLIP)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def why(error: Exception) -> str:

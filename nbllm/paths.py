@@ -2,11 +2,13 @@
 
 import errno
 import os
+import tempfile
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
 
-from nbllm.errors import NbLLMError
+from nbllm.errors import NbLLMError, quoted
 
 WHOLE = "write the whole path"
 HOMELESS = "{} cannot be found: there is no such home folder; {}"
@@ -22,7 +24,7 @@ def expanded(path, kind: type[Exception] = NbLLMError, instead=WHOLE) -> Path:
     except RuntimeError as error:
         raise kind(HOMELESS.format(path, instead)) from error
     except TypeError as error:
-        raise kind(f"{path!r:.80} is no path; give a string or a Path") from error
+        raise kind(f"{quoted(path)} is no path; give a string or a Path") from error
 
 
 def own(place: str, kind: type[Exception] = NbLLMError, instead=WHOLE) -> Path:
@@ -40,3 +42,18 @@ def opened(path, mode="rb"):
         raise FileNotFoundError(errno.ENOENT, "there is no such file")
     # what was put in its place just now is opened at once, too
     return open(path, mode, opener=lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0)))
+
+
+@contextmanager
+def written(path: Path):
+    """A file to write, which takes its place when all of it is on the disk; before that, what was there stays."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".nbllm-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(handle)
+        os.replace(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):  # it is in its place
+            os.unlink(temporary)

@@ -54,7 +54,6 @@ class Rows:
     def __init__(self, data, template: str | None = None):
         self._library = _library(data)
         self._index = data.index if self._library == "pandas" else None
-        self._numpy = self._library == "numpy"
         self.tabular = self._library in ("pandas", "polars")
         if template is not None and not isinstance(template, str):
             raise OptionError(f"the template is of type {type(template).__name__}, not text")
@@ -82,7 +81,7 @@ class Rows:
             return sys.modules["pandas"].Series(values, index=self._index, dtype=object).infer_objects()
         if self._library == "polars":
             return _polars(values)
-        if self._numpy:
+        if self._library == "numpy":
             numpy = sys.modules["numpy"]
             array = numpy.empty(len(values), object)  # (rows,)
             array[:] = values

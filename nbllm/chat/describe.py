@@ -245,8 +245,5 @@ DESCRIBERS = {  # package and class: what describes it, given the object and the
     "builtins.type": _source,
     "builtins.builtin_function_or_method": _signature,
     "builtins.BaseException": _exception,
-    **dict.fromkeys(
-        ("builtins.list", "builtins.tuple", "builtins.dict", "builtins.set", "builtins.frozenset", "collections.deque"),
-        _container,
-    ),
+    **{f"{kind.__module__}.{kind.__name__}": _container for kind in BUILT_IN},
 }

@@ -50,10 +50,7 @@ def sent(chat=None) -> str:
     if chat is None or not chat.sent:
         return "nothing was sent yet; ask with %%chat"
     ids = chat.sent
-    text = "".join(
-        char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode()
-        for char in chat.model.detokenize(ids)
-    )
+    text = printable(chat.model.detokenize(ids), kept="\n\t")
     return f"{text}\n\n{len(ids)} token ids: {' '.join(map(str, ids))}"
 
 

@@ -14,8 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +22,7 @@ import numpy as np
 from nbllm import __version__
 from nbllm.catalogue.places import fingerprint
 from nbllm.errors import ConversationFileError, why
-from nbllm.paths import expanded, opened
+from nbllm.paths import expanded, opened, written
 from nbllm.runtime.generation import common_prefix
 
 FORMAT, VERSION = "nbllm kept cache", 1
@@ -99,25 +97,17 @@ def write(path: Path, model, text: str, ids: list[int], stop):
 
 
 def _write(path, header, head, pages, stop):
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(bytes(HEADER))
-            digest, done = hashlib.sha256(), 0
-            for part in (part for parts in (head, pages) for part in parts):
-                file.write(part)
-                digest.update(part)
-                done += len(part)
-                yield Copying("saving the cache", done, header["bytes"])
-                stop.look("Stopped; the conversation is saved, and its cache is not.")
-            file.seek(0)
-            file.write(json.dumps(header | {"sha256": digest.hexdigest()}).encode().ljust(HEADER - 1) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            os.unlink(temporary)
+    with written(path) as file:
+        file.write(bytes(HEADER))
+        digest, done = hashlib.sha256(), 0
+        for part in (part for parts in (head, pages) for part in parts):
+            file.write(part)
+            digest.update(part)
+            done += len(part)
+            yield Copying("saving the cache", done, header["bytes"])
+            stop.look("Stopped; the conversation is saved, and its cache is not.")
+        file.seek(0)
+        file.write(json.dumps(header | {"sha256": digest.hexdigest()}).encode().ljust(HEADER - 1) + b"\n")
 
 
 def read(path: Path, model, stop):

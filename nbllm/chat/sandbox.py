@@ -231,15 +231,12 @@ def check_time():
 
 def weighed(value) -> tuple[int, int]:
     """Characters and values in a value, as far as LIMIT, and the bytes of those that the template was not given."""
-    total, made, rest = 0, 0, [value]
-    while rest and total <= LIMIT:
-        value = rest.pop()
-        total += len(value) if isinstance(value, str) else 1
-        made += 0 if id(value) in _budget.given else sys.getsizeof(value)
-        if isinstance(value, dict):
-            rest += [*value.keys(), *value.values()]
-        elif isinstance(value, (list, tuple, set)):
-            rest += value
+    total = made = 0
+    for each in values_in(value):
+        total += len(each) if isinstance(each, str) else 1
+        made += 0 if id(each) in _budget.given else sys.getsizeof(each)
+        if total > LIMIT:
+            break
     return total, made
 
 
@@ -275,7 +272,7 @@ def values_in(value):
         yield value
         if isinstance(value, dict):
             rest += [*value.keys(), *value.values()]
-        elif isinstance(value, (list, tuple)):
+        elif isinstance(value, (list, tuple, set)):
             rest += value
 
 

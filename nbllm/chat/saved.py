@@ -11,14 +11,12 @@ Reading makes text and nothing else of them, whatever is in them. Knows nothing 
 import hashlib
 import json
 import os
-import tempfile
-from contextlib import suppress
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 from nbllm.chat.transcript import Answer, Transcript
 from nbllm.errors import ConversationFileError, why
-from nbllm.paths import expanded, opened
+from nbllm.paths import expanded, opened, written
 from nbllm.runtime.events import Stats
 
 FORMAT, VERSION = "nbllm conversation", 1
@@ -74,16 +72,10 @@ def export(transcript: Transcript, path):
 
 def write(path: Path, data: bytes):
     """Write a file, whole or not at all."""
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        with written(path) as file:
             file.write(data)
-        os.replace(temporary, path)
     except (OSError, ValueError) as error:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
         raise ConversationFileError(f"{path} cannot be written: {why(error)}") from error
 
 

@@ -13,7 +13,7 @@ import types
 import typing
 from pathlib import Path
 
-from nbllm.errors import NbLLMError, OptionError, brief
+from nbllm.errors import NbLLMError, OptionError, brief, quoted
 from nbllm.paths import expanded, opened
 
 LARGEST = 1 << 18  # bytes of a schema, written compactly; each token of the prompt tells of some four
@@ -223,8 +223,8 @@ def _schema_of_new(what, around, known):
                   if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING]  # fmt: skip
         properties = {field.name: _schema_of(hints[field.name], (*around, what), known) for field in fields}
         return {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
-    raise OptionError(f"{what!r:.100} is no schema: give a JSON schema, a dataclass, a Pydantic model, a list of one, "
-                      "or a file of JSON")  # fmt: skip
+    raise OptionError(f"{quoted(what, 100)} is no schema: give a JSON schema, a dataclass, a Pydantic model, a list of "
+                      "one, or a file of JSON")  # fmt: skip
 
 
 def _hints(what):

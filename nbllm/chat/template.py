@@ -9,7 +9,7 @@ from functools import lru_cache
 from jinja2 import TemplateSyntaxError
 
 from nbllm.chat.sandbox import Refusal, Sandbox, check
-from nbllm.errors import ModelFileError, OptionError
+from nbllm.errors import CLIP, ModelFileError, OptionError
 from nbllm.tokenizers import unwatched
 
 SOURCE = 1 << 16  # characters of a template; those in use have up to 17,000
@@ -80,6 +80,5 @@ def _compiled(template):
 
 
 def _line(error):
-    """A stranger's message as one line of bounded length, of nothing that a terminal obeys."""
-    line = " ".join(str(error).split())[:200]
-    return "".join(char if char.isprintable() else "\ufffd" for char in line)
+    """A stranger's message as one line of bounded length."""
+    return " ".join(str(error)[: 2 * CLIP].split())[:CLIP]

@@ -21,6 +21,7 @@ from nbllm.chat.reply import Reply
 from nbllm.chat.thinking import Thought, dimmed
 from nbllm.chat.tokens import Tokens
 from nbllm.chat.worker import Queued
+from nbllm.errors import CONTROLS
 from nbllm.jupyter.markdown import escaped, markdown
 from nbllm.jupyter.sendable import sendable
 from nbllm.jupyter.session import Answering, Loading
@@ -32,7 +33,6 @@ INTERVAL = 0.06  # seconds between updates: more often freezes browsers, which r
 # and every PAUSE seconds in any case. ENVELOPE is what Jupyter's messages have beside the text.
 RATE, PAUSE, ENVELOPE = 110, 2.0, 1000
 ONE_AHEAD = "waiting for the request before it"
-_CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}  # no escapes in terminals
 _CUT = {  # finish reasons that are told; a reply that ended by itself says nothing
     "length": "cut at {sampling.max_tokens} tokens (--max-tokens)",
     "context": "cut: the context of {context} tokens is full",
@@ -147,25 +147,22 @@ class Output:
         self.doing = f"waiting for the {event.ahead} requests before it" if event.ahead > 1 else ONE_AHEAD
 
     def _pulling(self, event):
-        new, self.doing = self._share is None, f"downloading {event.name} ({amount(event.total)})"
-        self._share = event.done / event.total
-        return not new
+        return self._moving(f"downloading {event.name} ({amount(event.total)})", event)
 
     def _loading(self, event):
         self.doing, self._share = f"loading {event.name}", None
 
     def _packing(self, event):
-        return self._weights("laying out weights", event)
+        return self._moving("laying out weights", event)
 
     def _reading(self, event):
-        return self._weights("reading weights", event)
-
-    def _weights(self, doing, event):
-        new, self.doing, self._share = self._share is None, doing, event.done / event.total
-        return not new
+        return self._moving("reading weights", event)
 
     def _copying(self, event):
-        new, self.doing, self._share = self._share is None, event.doing, event.done / event.total
+        return self._moving(event.doing, event)
+
+    def _moving(self, doing, event):
+        new, self.doing, self._share = self._share is None, doing, event.done / event.total
         return not new
 
     def _answering(self, event):
@@ -276,13 +273,13 @@ class TerminalOutput(Output):
         parts.append(self._new_thought(tty))
         if self.text:
             parts.append("\n\n" if self.think and not self._shown else "")
-            parts.append(self.text[self._shown:].translate(_CONTROL))
+            parts.append(self.text[self._shown:].translate(CONTROLS))
         elif tty and not self.think:
             parts.append(self.status())
         if self.doing is None and (self.text or self.think):
             parts.append("\n")
         if self.footer():
-            parts.append(f"[{self.footer()}]\n".translate(_CONTROL))
+            parts.append(f"[{self.footer()}]\n".translate(CONTROLS))
         self._told, self._shown, self._thought_shown = len(self._notices), len(self.text), len(self.think)
         sys.stdout.write(sendable("".join(parts)))
         sys.stdout.flush()
@@ -290,7 +287,7 @@ class TerminalOutput(Output):
     def _new_thought(self, tty):
         if len(self.think) == self._thought_shown:
             return ""
-        new = self.think[self._thought_shown :].translate(_CONTROL)
+        new = self.think[self._thought_shown :].translate(CONTROLS)
         return dimmed(new) if tty else ("" if self._thought_shown else "> ") + new.replace("\n", "\n> ")
 
 

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from ..errors import ContextFullError, NbLLMError, OptionError
+from ..errors import ContextFullError, NbLLMError, OptionError, quoted
 from ..formats.blocks import BLOCK_TYPES, dequantize
 from . import ops
 from .arrays import zeros
@@ -347,7 +347,7 @@ def _within(name, value, low, high, default):
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise OptionError(f"{name}={value!r} is out of range: give a whole number from {low} to {high}.")
+        raise OptionError(f"{name}={quoted(value)} is out of range: give a whole number from {low} to {high}.")
     return value
 
 

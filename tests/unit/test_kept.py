@@ -189,6 +189,8 @@ def test_beside_a_name_that_leaves_no_room_for_another_there_is_no_cache(path, t
         one = chat(model)
         one.load(long)
         assert len(one.messages) == 4
+        one.save(long)
+        one("And now?")
         with pytest.raises(ConversationFileError, match="cannot be written"):
             one.save(long, cache=True)
 
