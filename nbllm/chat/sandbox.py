@@ -232,7 +232,7 @@ def check_time():
 def weighed(value) -> tuple[int, int]:
     """Characters and values in a value, as far as LIMIT, and the bytes of those that the template was not given."""
     total = made = 0
-    for each in values_in(value):
+    for each in (value,) if isinstance(value, str) else values_in(value):  # mostly text, and each line is a step
         total += len(each) if isinstance(each, str) else 1
         made += 0 if id(each) in _budget.given else sys.getsizeof(each)
         if total > LIMIT:

@@ -59,6 +59,15 @@ def test_an_exchange_too_long_to_be_encoded_is_dropped_like_any_other():
     ]
 
 
+def test_of_a_conversation_many_times_too_long_few_beginnings_are_tried(monkeypatch):
+    chat, rendered = Chat(fake_model("a", context=300)), []
+    render_as_ever = chat._prompts.render
+    monkeypatch.setattr(chat._prompts, "render", lambda *given: rendered.append(given) or render_as_ever(*given))
+    chat.messages = [{"role": "user", "content": "y"}, {"role": "assistant", "content": "z"}] * 500
+    assert chat("x").text == "a" and 2 < len(chat.messages) < 20
+    assert len(rendered) < 12
+
+
 def test_a_turn_is_stopped_while_its_prompt_is_made():
     chat, flag = Chat(fake_model("never")), StopFlag()
     encode = chat.model.tokenizer.encode
