@@ -145,7 +145,7 @@ def models():
 
 def pull(name):
     from nbllm.catalogue import DEFAULT, pull
-    from nbllm.catalogue.fetch import shown
+    from nbllm.catalogue.connection import shown
     from nbllm.catalogue.progress import ProgressLine
 
     with ProgressLine(shown(name or DEFAULT.name)) as progress:

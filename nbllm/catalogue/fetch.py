@@ -13,7 +13,6 @@ import socket
 import threading
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nbllm import __version__
+from nbllm.catalogue.connection import opener, shown
 from nbllm.catalogue.known import CONTAINERS
 from nbllm.catalogue.places import ENDINGS
 from nbllm.errors import DownloadError, why
@@ -38,7 +38,6 @@ PAUSE = 0.5  # seconds before the second of them; twice as long before each furt
 CHUNK = 1 << 20  # bytes
 LARGEST = 1 << 50  # bytes that a file may be said to have
 LEFT_BEHIND = 7 * 24 * 3600  # seconds after which a part is not waited for any more
-SECRET = re.compile(r"(?<=://)[^/?#]*@|[?#].*", re.DOTALL)  # what of an address may let somebody in
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,6 @@ class Remote:
     size: int | None = None
     checksum: str | None = None  # "sha256:..."
     headers: dict = field(default_factory=dict)
-
-
-def shown(address: str) -> str:
-    """An address as people may see it."""
-    return SECRET.sub("", address)
 
 
 def fetching(
@@ -129,7 +123,7 @@ class _Transfer(threading.Thread):
         self.error = DownloadError(f"fetching {remote.file} came to no end; fetch it again")
         self.agreed, self.cancelled = threading.Event(), threading.Event()
         self._line, self._lock = None, threading.Lock()  # what is read from, under a descriptor of our own
-        self._open = _opener(self._hold).open
+        self._open = opener(self._hold).open
         self._validator = None  # of what the part is a part of: the name of the header, and what it said
         part.touch()
         self.done = part.stat().st_size
@@ -306,41 +300,6 @@ class _Transfer(threading.Thread):
                 self.part.unlink()
             what = "checksum" if whole else "length"
             raise DownloadError(f"{self.remote.file} arrived damaged, its {what} is another; fetch it again")
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """What lets us in at one host is no other host's business; and nothing leads out of http."""
-
-    def redirect_request(self, request, response, code, message, headers, url):
-        scheme, host = urllib.parse.urlsplit(url)[:2]
-        if scheme not in ("http", "https"):
-            response.close()
-            raise DownloadError(f"{shown(request.full_url)} leads to {scheme}, not http: fetch it with a browser")
-        new = super().redirect_request(request, response, code, message, headers, url)
-        if new and host != urllib.parse.urlsplit(request.full_url).netloc:
-            new.remove_header("Authorization")
-        return new
-
-
-def _opener(hold):
-    """Opens http and https; hold is called with the socket of each connection, before anything is read from it."""
-    def held(kind):
-        class Held(kind):
-            def connect(self):
-                super().connect()
-                hold(self.sock)
-
-        return Held
-
-    class Http(urllib.request.HTTPHandler):
-        def http_open(self, request):
-            return self.do_open(held(http.client.HTTPConnection), request)
-
-    class Https(urllib.request.HTTPSHandler):
-        def https_open(self, request):
-            return self.do_open(held(http.client.HTTPSConnection), request)
-
-    return urllib.request.build_opener(Http, Https, _Redirects)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nbllm.catalogue import hub
-from nbllm.catalogue.fetch import Remote, fetching, matches, shown
+from nbllm.catalogue.connection import shown
+from nbllm.catalogue.fetch import Remote, fetching, matches
 from nbllm.catalogue.find import find, is_url, repository
 from nbllm.catalogue.known import DEFAULT, KnownModel, known
 from nbllm.catalogue.package import WAYS, unpacking

@@ -101,7 +101,7 @@ def shape(metadata: dict) -> Shape | None:
         hidden,
         len(tokens) if isinstance(tokens, list) else 0,
         experts,
-        ARCHITECTURES[name].ropes if (name := metadata["general.architecture"]) in ARCHITECTURES else 1,
+        getattr(ARCHITECTURES.get(metadata["general.architecture"]), "ropes", 1),
     )
 
 

@@ -4,12 +4,13 @@ import itertools
 import os
 import sys
 import threading
+import urllib.request
 
 import pytest
 from file_server import saying, serve
 
 from nbllm import catalogue
-from nbllm.catalogue import fetch
+from nbllm.catalogue import connection, fetch
 from nbllm.catalogue.fetch import Remote, fetching
 from nbllm.errors import DownloadError, Stopped
 from nbllm.runtime.events import StopFlag, finish
@@ -195,4 +196,13 @@ def test_what_of_an_address_lets_somebody_in_is_not_shown(server, models):
     with pytest.raises(DownloadError, match="is a web page") as error:
         catalogue.pull(f"{server.url}/n.gguf?token=sekret")
     assert "sekret" not in str(error.value)
-    assert fetch.shown("https://me:a@b@host/x@y.gguf?a=b") == "https://host/x@y.gguf"
+    assert connection.shown("https://me:a@b@host/x@y.gguf?a=b") == "https://host/x@y.gguf"
+
+
+@pytest.mark.parametrize(("to", "kept"), [
+    ("https://host/b", True), ("http://host/b", False), ("https://other/b", False), ("https://host:8443/b", False),
+])  # fmt: skip
+def test_what_lets_somebody_in_is_sent_to_no_other_host_and_never_in_the_open(to, kept):
+    asked = urllib.request.Request("https://host/a", headers={"Authorization": "Bearer x"})
+    new = connection.Redirects().redirect_request(asked, None, 302, "Found", {}, to)
+    assert (new.full_url, new.has_header("Authorization")) == (to, kept)

@@ -23,6 +23,7 @@ from nbllm.catalogue.fetch import Remote, fetching
 from nbllm.chat import grammar, saved
 from nbllm.chat.transcript import Transcript
 from nbllm.errors import ConversationFileError, DownloadError, NbLLMError, OptionError
+from nbllm.model import loading
 from nbllm.runtime.events import StopFlag, finish
 
 # Python 3.12 warns of a fork of a process with threads, which is what is tested here.
@@ -67,6 +68,13 @@ def test_what_belongs_to_a_closed_model_ends_at_once_and_not_when_python_looks_f
         assert [each() for each in ended] == [None, None, None]
     finally:
         gc.enable()
+
+
+def test_a_model_that_another_cannot_replace_is_still_there(tiny_model):
+    with nbllm.load(tiny_model, threads=1) as model:
+        with pytest.raises(OptionError, match="threads"):
+            finish(loading(tiny_model, threads=0, replaces=model))
+        assert not model.closed
 
 
 @pytest.mark.parametrize("method", ["spawn", pytest.param("fork", marks=NO_FORK)])
