@@ -283,7 +283,7 @@ class Model(NotCopied):
             try:
                 prompt = self.tokenize(prompt, look=flag.look)
             except Stopped:
-                return iter([STOPPED_FIRST])
+                return (event for event in [STOPPED_FIRST])  # a generator, as ever: it can be closed
         ids = self._known(prompt, least=1)
         events = self.engine.generate(ids, options, self.tokenizer.end_ids, flag, constraint, alternatives)
         return self._as_text(events, options.stop, flag)

@@ -327,7 +327,7 @@ def _check_same(target, size):
 
 def _clean(folder):
     for part in (part for ending in ENDINGS for part in folder.glob(f".*{ending}.part")):
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # another download ended meanwhile
             if time.time() - part.stat().st_mtime > LEFT_BEHIND:
                 part.unlink()
 

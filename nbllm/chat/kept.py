@@ -91,7 +91,7 @@ def write(path: Path, model, text: str, ids: list[int], stop):
                   "cached": cached, "made": _made(model)}  # fmt: skip
         yield from _write(path, header, head, cache.read(forked), stop)
     except (OSError, ValueError) as error:
-        raise ConversationFileError(f"{path} cannot be written: {why(error)}") from error
+        raise ConversationFileError(f"{path} cannot be written: {why(error)}; save without the cache") from error
     finally:
         cache.release(forked)
 

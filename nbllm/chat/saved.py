@@ -58,7 +58,9 @@ def load(path) -> Transcript:
         with opened(path) as file:
             data = file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
-        raise ConversationFileError(f"{path} cannot be read: {why(error)}") from error
+        raise ConversationFileError(
+            f"{path} cannot be read: {why(error)}; give the file of a saved conversation"
+        ) from error
     return _transcript(path, data)
 
 
@@ -76,7 +78,7 @@ def write(path: Path, data: bytes):
         with written(path) as file:
             file.write(data)
     except (OSError, ValueError) as error:
-        raise ConversationFileError(f"{path} cannot be written: {why(error)}") from error
+        raise ConversationFileError(f"{path} cannot be written: {why(error)}; choose another place") from error
 
 
 def _transcript(path, data):

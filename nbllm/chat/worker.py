@@ -159,7 +159,7 @@ class Worker:
     def close(self, timeout=5.0) -> bool:
         """Stop the running job, drop the queued ones, end the thread; False if it had not ended after `timeout` s."""
         assert threading.current_thread() is not self._thread
-        with self._lock, contextlib.suppress(queue.Empty):
+        with self._lock, contextlib.suppress(queue.Empty):  # which is when none waits any more
             again, self._closed = self._closed, True
             while not again:
                 _, handle = self._jobs.get_nowait()

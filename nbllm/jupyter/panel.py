@@ -19,7 +19,7 @@ from IPython.display import display
 from traitlets import TraitError
 
 from nbllm.catalogue import available
-from nbllm.errors import NbLLMError, OptionError, Stopped, quoted
+from nbllm.errors import NbLLMError, OptionError, Stopped, brief, quoted
 from nbllm.jupyter.config import settings
 from nbllm.jupyter.display import Output
 from nbllm.jupyter.interpolate import interpolate, names
@@ -317,7 +317,7 @@ class Panel:
 
     def _fail(self, error, ended, draft=None):
         """ended : whether what the browser waits for has ended with this."""
-        text = str(error) if isinstance(error, KNOWN) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, KNOWN) else brief(error)
         self._tell("error", text=text, wrong=not isinstance(error, Stopped), ended=ended, draft=draft)
 
     def _asked(self, widget, content, buffers):

@@ -72,7 +72,7 @@ def _own_limit(process) -> Iterator[tuple[int, int]]:
 
 def _files(group, prefix):
     """Bytes of files that a control group keeps in memory and can drop."""
-    with suppress(OSError):
+    with suppress(OSError):  # no such group here
         counts = re.findall(rf"^{prefix}(?:in)?active_file (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
         return sum(map(int, counts))
     return 0
