@@ -21,7 +21,7 @@ import numpy as np
 
 from nbllm import __version__
 from nbllm.catalogue.places import fingerprint
-from nbllm.errors import ConversationFileError, why
+from nbllm.errors import ConversationFileError, quoted, why
 from nbllm.paths import expanded, opened, written
 from nbllm.runtime.generation import common_prefix
 
@@ -167,7 +167,7 @@ def _check(header, size, model):
     if header.get("format") != FORMAT:
         raise Unfit("its header is not that of a kept cache")
     if header.get("version") != VERSION:
-        raise Unfit(f"it is of version {header.get('version')!r:.20}, not {VERSION}")
+        raise Unfit(f"it is of version {quoted(header.get('version'), 20)}, not {VERSION}")
     made = _made(model)
     if header.get("made") != made:
         theirs = header.get("made")

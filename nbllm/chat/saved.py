@@ -15,7 +15,7 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
 from nbllm.chat.transcript import Answer, Transcript
-from nbllm.errors import ConversationFileError, why
+from nbllm.errors import ConversationFileError, quoted, why
 from nbllm.paths import expanded, opened, written
 from nbllm.runtime.events import Stats
 
@@ -88,12 +88,12 @@ def _transcript(path, data):
     header = _object(path, first, 0) if len(first) <= HEADER else {}
     if header.get("format") != FORMAT:
         raise ConversationFileError(f'{path} is no saved conversation: its first line has no "format": "{FORMAT}"')
-    if header.get("version") != VERSION:
-        raise ConversationFileError(f"{path} is of version {header.get('version')!r}, not {VERSION}; update nbllm")
+    if (version := header.get("version")) != VERSION:
+        raise ConversationFileError(f"{path} is of version {quoted(version)}, not {VERSION}; update nbllm")
     for name, found in (("bytes", len(body)), ("sha256", hashlib.sha256(body).hexdigest())):
-        if header.get(name) != found:
+        if (said := header.get(name)) != found:
             raise ConversationFileError(
-                f"{path} is damaged: its first line has {name} {header.get(name)!r}, and what follows at byte "
+                f"{path} is damaged: its first line has {name} {quoted(said, 70)}, and what follows at byte "
                 f"{len(first) + 1} has {found!r}; use another copy"
             )
     return Transcript(*_messages(path, body, len(first) + 1))
@@ -105,7 +105,7 @@ def _messages(path, body, at):
         message = _object(path, line, at)
         role, expected = message.get("role"), ("user", "assistant")[len(messages) % 2]
         if role != expected and (role != "system" or messages or system is not None):
-            raise ConversationFileError(f"{path}, byte {at}: role {repr(role)[:40]} stands where {expected!r} should")
+            raise ConversationFileError(f"{path}, byte {at}: role {quoted(role, 40)} stands where {expected!r} should")
         texts = {name: value for name, value in message.items() if name != "role"}
         stats = _stats(path, texts.pop("stats"), at) if role == "assistant" and "stats" in texts else None
         if "content" not in texts or not texts.keys() <= FIELDS[role]:
