@@ -53,10 +53,15 @@ class _Quiet(Output):
 @contextmanager
 def _no_longer():
     """An interrupt while waiting is told in a line."""
+    told = "No longer waiting; the reply goes on, until %chat stop or its stop() ends it."
     try:
         yield
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        raise Stopped("No longer waiting; the reply goes on, until %chat stop or its stop() ends it.") from None
+    except KeyboardInterrupt:
+        raise Stopped(told) from None
+    except asyncio.CancelledError as error:
+        # Stays what it is: a KeyboardInterrupt in a task would end the event loop, and the Jupyter kernel with it.
+        error._render_traceback_ = lambda: [told]
+        raise
 
 
 class Background:

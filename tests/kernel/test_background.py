@@ -107,6 +107,38 @@ def test_an_interrupt_ends_the_waiting_and_not_the_reply(kernel, start):
     assert kernel.run("assert (await answer) is answer.reply or (await answer) == answer.reply").reply["status"] == "ok"
 
 
+TASKS = {
+    "a task that is cancelled": """
+import asyncio
+async def waits(): return await answer
+task = asyncio.create_task(waits())
+await asyncio.sleep(0)
+task.cancel()
+try: await task
+except asyncio.CancelledError as error: told = type(error).__name__, task.cancelled()
+""",
+    "a timeout": """
+import asyncio
+try: await asyncio.wait_for(answer, 0.01)
+except BaseException as error: told = type(error).__name__, True
+""",
+    "a timeout of several": """
+import asyncio
+try:
+    async with asyncio.timeout(0.01): await answer
+except BaseException as error: told = type(error).__name__, True
+""",
+}
+
+
+@pytest.mark.parametrize("waiting", TASKS)
+def test_whoever_cancels_the_waiting_is_told_as_of_any_other_and_the_reply_goes_on(kernel, start, waiting):
+    start(ENDLESS)
+    assert kernel.run(TASKS[waiting]).reply["status"] == "ok"
+    assert kernel.value("told") == ["CancelledError" if "task" in waiting else "TimeoutError", True]
+    assert kernel.value("answer.done") is False
+
+
 FORK = """
 import asyncio, os
 def in_fork(function):
