@@ -3,8 +3,11 @@
 Imported by `%load_ext nbllm`, so it imports nothing that is not there already in any Jupyter kernel.
 """
 
+import asyncio
+import traceback
 from functools import wraps
 
+from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
 
 from nbllm.errors import NbLLMError, OptionError, Stopped
@@ -15,17 +18,24 @@ from nbllm.jupyter.config import NbLLM, settings
 from nbllm.jupyter.failures import Failures
 
 
+CELL, STEP = InteractiveShell.run_code.__code__, asyncio.Handle._run.__code__  # what runs a cell, and a step of a task
+
+
 def _in_one_line(magic):
-    """The magic, of which an interrupt at any place says no more than that."""
+    """The magic, of which an interrupt at any place says no more than that.
+
+    In a task of the user's it is no KeyboardInterrupt: it would end the event loop, and the Jupyter kernel with it.
+    """
 
     @wraps(magic)
     def told(*arguments):
         try:
             return magic(*arguments)
-        except Stopped:
-            raise
-        except KeyboardInterrupt:
-            raise Stopped("Stopped.") from None
+        except KeyboardInterrupt as error:
+            text = str(error) if isinstance(error, Stopped) else "Stopped."
+            within = (frame.f_code for frame, _ in traceback.walk_stack(None))
+            nearest = next((code for code in within if code in (CELL, STEP)), CELL)
+            raise (NbLLMError if nearest is STEP else Stopped)(text) from None
 
     return told
 

@@ -35,6 +35,14 @@ def slow(schema):
 grammar.check = slow
 """
 MESSAGES = "__import__('nbllm.jupyter.session').jupyter.session.running().chat.messages"
+TASK = """
+import asyncio
+async def asks(): get_ipython().run_cell_magic("chat", "--max-tokens 2000 -t 1", "Count from one to one thousand.")
+async def told():
+    try: await asyncio.create_task(asks())
+    except BaseException as error: return type(error).__name__, str(error)
+task = asyncio.create_task(told())
+"""
 LONG = "%%chat --max-tokens 2000 -t 1\nCount from one to one thousand, in words, one number a line."
 
 
@@ -146,3 +154,13 @@ def test_one_that_comes_between_two_lines_of_nbllm_is_told_in_one_line_too(kerne
         assert kernel.run(code).error == ["Stopped."]
     kernel.run(f"NotebookOutput.{place} = real")
     assert kernel.run("%%chat --max-tokens 2\nhello").reply["status"] == "ok"
+
+
+@pytest.mark.parametrize("waits", ["", "await asyncio.wait([task])"])
+def test_in_a_task_of_the_users_it_ends_the_reply_and_not_the_jupyter_kernel(kernel, waits):
+    cell = kernel.start(TASK + waits).until(lambda cell: "writing" in cell.states)
+    kernel.interrupt()
+    kernel.ignored.add(cell.finish().id)
+    assert kernel.run("told = await task").reply["status"] == "ok"
+    name, text = kernel.value("told")
+    assert name == "NbLLMError" and text.endswith("the partial reply is kept.")
