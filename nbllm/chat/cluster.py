@@ -17,7 +17,7 @@ from nbllm.chat.conversation import Chat
 from nbllm.chat.grammar import wanted
 from nbllm.chat.schema import Schema
 from nbllm.chat.transcript import Transcript
-from nbllm.errors import ModelNotFoundError, NbLLMError
+from nbllm.errors import ModelNotFoundError, NbLLMError, brief, need
 from nbllm.model import load
 from nbllm.runtime.events import StopFlag
 from nbllm.runtime.options import Sampling
@@ -65,22 +65,38 @@ def answers(client, work: Work, rows: list):
 
     Raises
     ------
+    OptionError
+        It is no client that can be asked.
     NbLLMError
-        A worker cannot do it as the others do; or none is there.
+        A worker cannot do it as the others do, or the cluster does not answer any more.
     """
-    from dask.distributed import as_completed
-
-    _refuse(client.run(_why_not, work, on_error="return"))
-    workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-    size = min(max(-(-len(rows) // (TASKS * workers)), LEAST), MOST)
-    name = f"nbllm-{secrets.token_hex(8)}"
-    tasks = [client.submit(_answer, work, rows[at : at + size], key=(name, at)) for at in range(0, len(rows), size)]
     try:
+        from dask.distributed import Client, as_completed
+    except ImportError:
+        raise NbLLMError('engine= needs Dask: pip install "nbllm[dask]"') from None
+    need(isinstance(client, Client), "engine", client, "a dask.distributed.Client")
+    need(not client.asynchronous, "engine", client, "a client that was not made with asynchronous=True")
+    need(client.status == "running", "engine", client, "a client that is connected, which this one is not any more")
+    tasks = []
+    try:
+        _refuse(client.run(_why_not, work, on_error="return"))
+        workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        size = min(max(-(-len(rows) // (TASKS * workers)), LEAST), MOST)
+        name = f"nbllm-{secrets.token_hex(8)}"
+        for at in range(0, len(rows), size):
+            tasks.append(client.submit(_answer, work, rows[at : at + size], key=(name, at)))
         for task in as_completed(tasks):
             yield from task.result()
             task.release()
+    except NbLLMError:
+        raise
+    except Exception as error:  # Dask's own, and whatever ended a task on its worker
+        raise NbLLMError(f"the cluster has not answered: {brief(error)}; the same call goes on from there") from error
     finally:
-        client.cancel([task for task in tasks if not task.done()])
+        if client.status == "running":  # else they have ended with it
+            client.cancel([task for task in tasks if not task.done()])
+            for task in tasks:  # an error keeps them alive, and so what they came to
+                task.release()
 
 
 def _refuse(told):

@@ -1,5 +1,6 @@
 """`nbllm.map` on a real Dask cluster: the answers of one process, whatever happens to the workers."""
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -15,7 +16,7 @@ from tiny_gguf import write_llama
 
 import nbllm
 from nbllm.chat import cluster as module
-from nbllm.errors import NbLLMError, Stopped
+from nbllm.errors import NbLLMError, OptionError, Stopped
 
 TEXTS = [f"What is {number}, and why?" for number in range(48)]
 OPTIONS = {"temperature": 1.0, "seed": 5, "max_tokens": 8, "progress": False}
@@ -144,6 +145,50 @@ def test_after_an_interrupt_the_rest_is_asked_and_nothing_else_runs(client, tiny
         with pytest.raises(Stopped, match="10 of 48 rows"):
             rows.run(progress=False, engine=client)
     assert rows.progress.done == 10
+    assert nbllm.map(TEXTS, tiny_model, engine=client, **OPTIONS) == expected
+
+
+@pytest.mark.parametrize("engine", [5, "tcp://127.0.0.1:1", Client])
+def test_what_is_no_client_is_one_line(tiny_model, engine):
+    with pytest.raises(OptionError, match="engine=.* cannot be used: give a dask.distributed.Client"):
+        nbllm.map(TEXTS, tiny_model, engine=engine, **OPTIONS)
+
+
+def test_a_client_that_waits_for_nothing_is_refused(client, tiny_model):
+    async def asked():
+        async with Client(client.scheduler.address, asynchronous=True) as other:
+            nbllm.map(TEXTS, tiny_model, engine=other, **OPTIONS)
+
+    with pytest.raises(OptionError, match="asynchronous"):
+        asyncio.run(asked())
+
+
+def test_without_dask_the_line_names_the_extra(tiny_model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    with pytest.raises(NbLLMError, match=r"nbllm\[dask\]"):
+        nbllm.map(TEXTS, tiny_model, engine=object(), **OPTIONS)
+
+
+def test_a_client_that_is_closed_meanwhile_is_one_line_and_another_goes_on(client, tiny_model, expected):
+    other = Client(client.scheduler.address)
+    rows = nbllm.Map(TEXTS, tiny_model, **{name: value for name, value in OPTIONS.items() if name != "progress"})
+    with pytest.raises(NbLLMError, match="the cluster has not answered: .* the same call goes on from there"):
+        for _ in rows._keep(rows._there(other)):
+            other.close()
+    assert rows.progress.done > 0
+    with pytest.raises(OptionError, match="not any more"):
+        rows.run(progress=False, engine=other)
+    assert rows.run(progress=False, engine=client) == expected
+
+
+def test_a_task_that_ends_with_an_error_is_one_line_and_the_rest_is_asked_again(
+    client, tiny_model, expected, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_answer", lambda work, rows: {}["of a library"])
+        with pytest.raises(NbLLMError, match="KeyError: 'of a library'") as caught:
+            nbllm.map(TEXTS, tiny_model, engine=client, **OPTIONS)
+    assert "\n" not in str(caught.value)
     assert nbllm.map(TEXTS, tiny_model, engine=client, **OPTIONS) == expected
 
 
