@@ -25,7 +25,8 @@ from nbllm.model import Model, load
 from nbllm.runtime.events import StopFlag
 from nbllm.runtime.options import Sampling
 
-# What was asked, as a hash -> its replies and seed; of the last call, until all its answers were handed out.
+# What was asked, as a hash -> its replies and seed, and whose they are; of the last call, until all its answers were
+# handed out.
 _unfinished = {}
 
 
@@ -83,7 +84,8 @@ class Map(NotCopied):
         self._options = (chat.sampling if chat else Sampling()).updated(**usual | sampling)
         self._key = self._asked()
         seed = self._options.seed if self._options.seed is not None else secrets.randbits(32)
-        self.replies, seed = _unfinished.get(self._key, ([None] * len(self._rows.prompts), seed))
+        replies, seed, self._whose = _unfinished.get(self._key, ([None] * len(self._rows.prompts), seed, None))
+        self.replies = [self._fitting(reply) for reply in replies]
         self._options = self._options.updated(seed=seed)
 
     def __len__(self):
@@ -166,6 +168,8 @@ class Map(NotCopied):
 
         Ends when the flag is set, with what is there.
         """
+        model = chat.model
+        self._forget_others((_file(model.path), model.context, model.engine.cache.bits))
         with closing(ChatBatch(chat, self._options, self._schema)) as batch:
             yield from self._keep(batch.replies(self._waiting(), stop))
 
@@ -190,8 +194,9 @@ class Map(NotCopied):
         system = self._chat.system if self._chat else self.system
         fits = self._schema and self._schema.json  # a class of the user's need not be known there
         work = Work(__version__, name, fingerprint(path), system, messages, self._options, fits)
+        self._forget_others((work.fingerprint, None, None))
         for number, reply in answers(client, work, list(self._waiting())):
-            yield number, replace(reply, schema=self._schema) if isinstance(reply, Reply) else reply
+            yield number, self._fitting(reply)
 
     def _waiting(self):
         return ((n, prompt) for n, prompt in enumerate(self._rows.prompts) if self.replies[n] is None)
@@ -199,13 +204,27 @@ class Map(NotCopied):
     def _keep(self, replies):
         """Keep replies as they come; yields how far it has come."""
         _unfinished.clear()
-        _unfinished[self._key] = self.replies, self._options.seed
+        _unfinished[self._key] = self.replies, self._options.seed, self._whose
         done, failed = self.progress.done, self.progress.failed  # and counted from here: to look at all takes a while
         for number, reply in replies:
             done += self.replies[number] is None
             failed += isinstance(reply, NbLLMError) - isinstance(self.replies[number], NbLLMError)
             self.replies[number] = reply
             yield Mapped(done, failed, len(self))
+
+    def _fitting(self, reply):
+        """The reply as one to this call's schema: the class may have been defined again, or be unknown to a worker."""
+        return replace(reply, schema=self._schema) if isinstance(reply, Reply) else reply
+
+    def _forget_others(self, whose):
+        """Forget what another model has answered, or the same one with another context.
+
+        whose : (fingerprint, context, bits of the cache), each None where it is not known
+        """
+        pairs = zip(self._whose or whose, whose)
+        if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+            self.replies = [None] * len(self)
+        self._whose = whose
 
     def _asked(self):
         """What tells whether the same was asked before: a hash of all that makes the answers."""
@@ -215,6 +234,14 @@ class Map(NotCopied):
         fits = self._schema and self._schema.text
         asked = repr((str(name), said, asdict(self._options), fits, [str(prompt) for prompt in self._rows.prompts]))
         return hashlib.sha256(asked.encode(errors="surrogatepass")).hexdigest()
+
+
+def _file(path):
+    """The fingerprint of a model's file, None if it is not there any more."""
+    try:
+        return fingerprint(path)
+    except OSError:  # the model is in memory
+        return None
 
 
 def _value(reply):

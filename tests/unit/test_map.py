@@ -143,6 +143,32 @@ def test_after_an_interrupt_the_same_call_goes_on(model, monkeypatch):
     assert first.run(progress=False) == answers
 
 
+@pytest.mark.parametrize("changed", ["context", "cache_bits", "file", None])
+def test_what_another_model_has_answered_is_asked_again(tmp_path, changed):
+    path, texts = write_llama(tmp_path / "a.gguf"), ["x" * 150, *TEXTS]
+
+    def part(rows, **how):
+        with nbllm.load(path, **{"context": 100} | how) as model:
+            steps = rows.steps(nbllm.Chat(model), StopFlag())
+            while next(steps).done < 3:
+                pass
+            steps.close()
+
+    part(nbllm.Map(texts, path, **OPTIONS))
+    if changed == "file":
+        write_llama(path, seed=2)
+    again = nbllm.Map(texts, path, **OPTIONS)
+    kept, error = again.replies, again.replies[0]
+    assert isinstance(error, ContextFullError) and again.progress.done == 3
+    how = {"context": {"context": 200}, "cache_bits": {"cache_bits": 8}}.get(changed, {})
+    with nbllm.load(path, **{"context": 100} | how) as model:
+        list(again.steps(nbllm.Chat(model), StopFlag()))
+        fresh = nbllm.Map(texts, model, **OPTIONS)
+        list(fresh.steps(nbllm.Chat(model), StopFlag()))
+    assert list(map(str, again.replies)) == list(map(str, fresh.replies))
+    assert (again.replies[0] is error) == (again.replies is kept) == (changed is None)
+
+
 def test_what_has_come_is_told_as_it_is(model):
     rows = nbllm.Map(["a", None, "b", None], model, **OPTIONS)
     told = list(rows.steps(nbllm.Chat(model), StopFlag()))
@@ -335,9 +361,25 @@ def test_answers_that_a_class_refuses_are_there_when_it_is_mended(roomy, library
     assert all("does not become Picky: LookupError: no such animal" in line for line in refused)
     monkeypatch.setattr(Picky, "refuses", None)
     again = ask()
-    assert again.progress.done == len(TEXTS) and again.replies == first.replies
+    assert [reply.tokens for reply in again.replies] == [reply.tokens for reply in first.replies]
     again.run(progress=False)
     assert ask().progress.done == 0
+
+
+def test_answers_that_a_class_refuses_are_there_when_it_is_defined_again(roomy):
+    def ask(refuses):
+        def check(self):
+            if refuses:
+                raise LookupError("no such animal")
+
+        name = dataclasses.make_dataclass("Again", [("legs", typing.Literal[2, 4])], namespace={"__post_init__": check})
+        return nbllm.Map(TEXTS, roomy, schema=name, temperature=1.0, max_tokens=60), name
+
+    first, _ = ask(True)
+    assert all(isinstance(answer, NbLLMError) for answer in first.run(progress=False))
+    again, name = ask(False)
+    assert again.progress.done == len(TEXTS)
+    assert all(type(answer) is name for answer in again.run(progress=False))
 
 
 def test_a_field_error_of_the_objects_is_kept(roomy):
