@@ -48,11 +48,13 @@ def files(repo: str, quant: str | None = None, model: KnownModel | None = None) 
         why = TROUBLE.get(type(error).__name__, f"{lines[0]}; try again when online")
         raise DownloadError(f"could not look into {repo} on the hub: {why}") from error
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    offered = {}  # name without the split -> the parts
-    for file in sorted(info.siblings, key=lambda file: file.rfilename):
+    offered = {}  # (name without the split, of how many parts, "" if it is none) -> the parts
+    for file in sorted(info.siblings or (), key=lambda file: file.rfilename):
         if file.rfilename.lower().endswith(".gguf") and "mmproj" not in file.rfilename.lower():
-            offered.setdefault(SPLIT.sub("", file.rfilename), []).append(file)
+            split = SPLIT.search(file.rfilename)
+            offered.setdefault((SPLIT.sub("", file.rfilename), split[2] if split else ""), []).append(file)
     chosen = _choose(repo, offered, quant, model)
+    _check_whole(repo, chosen)
     if model and chosen[0].size != model.size:
         raise DownloadError(
             f"{model.file} in {repo} is no more the file that the catalogue knows; "
@@ -72,14 +74,25 @@ def files(repo: str, quant: str | None = None, model: KnownModel | None = None) 
 
 def _choose(repo, offered, quant, model):
     if model:
-        wanted = [name for name in offered if name == model.file]
+        wanted = [each for each in offered if each[0] == model.file]
     else:
-        for each in [quant] if quant else PREFERENCE:
-            wanted = [name for name in offered if has_quant(name.rpartition("/")[2], each)]
+        for block_type in [quant] if quant else PREFERENCE:
+            wanted = [each for each in offered if has_quant(each[0].rpartition("/")[2], block_type)]
             if wanted:
                 break
     if not wanted:
-        has = ", ".join(name.rpartition("/")[2] for name in offered) or "no GGUF file"
+        has = ", ".join(name.rpartition("/")[2] for name, _ in offered) or "no GGUF file"
         what = model.file if model else quant or "a GGUF file of a block type that is computed"
         raise DownloadError(f"{repo} does not have {what}; it has {has}"[:500])
-    return offered[min(wanted, key=len)]
+    return offered[min(wanted, key=lambda each: (len(each[0]), each[1]))]
+
+
+def _check_whole(repo, parts):
+    """Of a split file, that all parts are there: else it would be fetched, and then be of no use."""
+    split = SPLIT.search(parts[0].rfilename)
+    has = [int(SPLIT.search(file.rfilename)[1]) for file in parts if split]
+    if split and has != [*range(1, int(split[2]) + 1)]:
+        raise DownloadError(
+            f"{repo} has {len(has)} of the {int(split[2])} parts of {parts[0].rfilename}: name another block type, "
+            "as in owner/repo:Q4_0"
+        )

@@ -50,8 +50,8 @@ def hub(server, monkeypatch):
             if library.error:
                 raise library.error
             lfs = SimpleNamespace(sha256=SHA256, size=len(CONTENT))
-            files = [SimpleNamespace(rfilename=name, size=len(CONTENT), lfs=lfs) for name in library.offered]
-            return SimpleNamespace(sha="c0ffee", siblings=files)
+            files = [SimpleNamespace(rfilename=name, size=len(CONTENT), lfs=lfs) for name in library.offered or ()]
+            return SimpleNamespace(sha="c0ffee", siblings=files or None)
 
     library.HfApi = HfApi
     library.get_token = lambda: library.token
@@ -92,6 +92,24 @@ def test_a_split_file_comes_whole_and_its_first_part_is_the_model(hub, models):
     names = [f"m-Q6_K-0000{number}-of-00002.gguf" for number in (1, 2)]
     assert path == models / "owner/repo" / names[0] and sorted(os.listdir(path.parent)) == names
     assert seen == sorted(seen) and seen[-1] == (2 * len(CONTENT),) * 2
+
+
+@pytest.mark.parametrize("there", [(1,), (2,), (1, 3)])
+def test_a_split_file_that_lacks_a_part_is_not_fetched(hub, server, models, there):
+    hub.offered = [f"big/m-Q6_K-0000{number}-of-00003.gguf" for number in there]
+    refused("owner/repo:Q6_K", f"has {len(there)} of the 3 parts of {hub.offered[0]}")
+    assert server.requests == []
+
+
+def test_a_file_that_is_there_whole_and_split_is_fetched_once(hub, server, models):
+    hub.offered = ["m-Q6_K-00001-of-00002.gguf", "m-Q6_K-00002-of-00002.gguf", "m-Q6_K.gguf"]
+    catalogue.pull("owner/repo:Q6_K")
+    assert os.listdir(models / "owner/repo") == ["m-Q6_K.gguf"]
+
+
+def test_a_repository_of_which_no_files_are_told_is_one_line(hub, models):
+    hub.offered = None
+    refused("owner/repo", "owner/repo does not have a GGUF file", "it has no GGUF file")
 
 
 def test_the_hubs_checksum_counts(hub, server, models):
