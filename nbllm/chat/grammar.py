@@ -206,7 +206,7 @@ class Constraint:
 
     def _why(self):
         """What llguidance says, as it stops: a limit was reached, or no token of the vocabulary fits."""
-        error = _line(self._matcher.get_error()) or "no token of this model's vocabulary fits"
+        error = _line(_interrupted(self._matcher.get_error())) or "no token of this model's vocabulary fits"
         return f"{self._name} cannot be followed any further ({error}); make the schema simpler, or use another model"
 
 
@@ -216,8 +216,15 @@ def _limits():
 
 def _refuse(error):
     """Raise what llguidance says of a grammar, if that is an error and no warning."""
-    if error and not error.startswith("WARNING"):
+    if error and not _interrupted(error).startswith("WARNING"):
         raise OptionError(f"the schema cannot be used: {_line(error)}; make it simpler")
+
+
+def _interrupted(error):
+    """What llguidance says; raises what that is if it was interrupted when it asked for ids, of which it makes a text."""
+    if "<class 'KeyboardInterrupt'>" in error:
+        raise KeyboardInterrupt
+    return error
 
 
 def _line(error):

@@ -315,6 +315,25 @@ def test_a_schema_that_cannot_be_done_is_one_line(name):
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
+def test_an_interrupt_while_llguidance_asks_for_ids_is_an_interrupt(model, monkeypatch):
+    chat, options = nbllm.Chat(model), {"schema": {"const": "one and the same"}, "seed": 1}
+    whole = chat("hello", **options).text
+    chat.undo()
+    events, encode, came = chat.stream("hello", **options), type(model.tokenizer).encode, []
+    next(events)
+
+    def interrupted(*arguments):
+        came.append(1)
+        if len(came) == 1:
+            raise KeyboardInterrupt
+        return encode(*arguments)
+
+    monkeypatch.setattr(type(model.tokenizer), "encode", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(events)
+    assert came and chat("hello", **options).text == whole
+
+
 def test_without_llguidance_it_is_said_what_to_install(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(NbLLMError, match=r'pip install "nbllm\[grammar\]"'):
