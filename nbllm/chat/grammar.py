@@ -221,7 +221,7 @@ def _refuse(error):
 
 
 def _interrupted(error):
-    """What llguidance says; raises what that is if it was interrupted when it asked for ids, of which it makes a text."""
+    """What llguidance says, unless it was interrupted while it asked for ids, of which it makes a text."""
     if "<class 'KeyboardInterrupt'>" in error:
         raise KeyboardInterrupt
     return error

@@ -72,6 +72,9 @@ def _awaiting(session, job, follower=None):
     handle = session.awaited = session.submit(job, follower)
     try:
         yield handle
+    except BaseException:
+        handle.stop()  # nobody follows it any more
+        raise
     finally:
         session.awaited = None
 

@@ -216,15 +216,16 @@ class NotebookOutput(Output):
     """
 
     _handle = None
-    _sent = None  # the last bundle
+    _sent = None  # the last bundle, and whether it was the last of all
     _plain = ""  # as far as it was sent while the model wrote
     _bytes = 0  # sent since then, about
 
     def paint(self):
         data, plain = self._bundle()
-        if data == self._sent:
+        state = data, self.doing is None  # the last one has all, though the text be the same
+        if state == self._sent:
             return
-        metadata, self._sent = self.metadata(), data
+        metadata, self._sent = self.metadata(), state
         if self.doing is not None and (self.text or self.think):
             if plain.startswith(self._plain):  # else a notice came above it
                 metadata["nbllm"]["new"] = plain[len(self._plain) :]

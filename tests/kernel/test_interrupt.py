@@ -1,5 +1,8 @@
 """Stopping: while loading, while reading the prompt, while writing. The measured latency is part of the test report."""
 
+import os
+import signal
+
 import pytest
 
 SLOW_LOAD = """
@@ -34,7 +37,8 @@ def slow(schema):
     check(schema)
 grammar.check = slow
 """
-MESSAGES = "__import__('nbllm.jupyter.session').jupyter.session.running().chat.messages"
+RUNNING = "__import__('nbllm.jupyter.session').jupyter.session.running()"
+MESSAGES = f"{RUNNING}.chat.messages"
 TASK = """
 import asyncio
 async def asks(): get_ipython().run_cell_magic("chat", "--max-tokens 2000 -t 1", "Count from one to one thousand.")
@@ -164,3 +168,14 @@ def test_in_a_task_of_the_users_it_ends_the_reply_and_not_the_jupyter_kernel(ker
     assert kernel.run("told = await task").reply["status"] == "ok"
     name, text = kernel.value("told")
     assert name == "NbLLMError" and text.endswith("the partial reply is kept.")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no signals for users")
+def test_a_signal_handler_of_the_users_that_raises_ends_the_reply_too(kernel):
+    kernel.run("import signal\ndef over(*told): raise TimeoutError('over')\nsignal.signal(signal.SIGUSR1, over)")
+    cell = kernel.start(LONG).until(lambda cell: "writing" in cell.states)
+    os.kill(kernel.manager.provisioner.pid, signal.SIGUSR1)
+    assert cell.finish().reply["ename"] == "TimeoutError"
+    assert cell.text  # and not only what was new
+    assert kernel.run(f"while {RUNNING}.busy: pass").reply["status"] == "ok"
+    assert kernel.value(f"{RUNNING}.chat.last.finish_reason") == "stopped"
