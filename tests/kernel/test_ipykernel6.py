@@ -18,6 +18,7 @@ CHOSEN = [  # what depends on ipykernel: streaming, routing, cells' names, inter
     "kernel/test_local_llm_states.py::test_while_loading_while_reading_and_while_writing",
     "kernel/test_local_llm_states.py::test_while_waiting_behind_another_job_which_goes_on",
     "kernel/test_interrupt.py::test_while_writing_the_partial_reply_stays_everywhere",
+    "kernel/test_interrupt.py::test_in_a_task_of_the_users_it_ends_the_reply_and_not_the_jupyter_kernel",
     "kernel/test_chat_cells.py::test_a_reply_streams_as_updates_of_one_display_and_ends_complete",
     "kernel/test_chat_cells.py::test_output_goes_to_the_cell_that_asked_and_ends_with_it",
     "kernel/test_background.py",
