@@ -66,6 +66,7 @@ class ChatBatch:
         self._batch.close()
 
     def _add(self, number, message, look):
+        _ = self._chat.model.engine  # a model that was closed is no error of this message's
         options = self._options.updated(seed=(self._options.seed + number) % (SEED_MAX + 1))
         tokenizer, schema = self._chat.model.tokenizer, self._schema
         try:

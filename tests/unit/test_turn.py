@@ -126,6 +126,16 @@ def test_a_model_that_is_closed_between_two_steps_says_so(model):
         list(events)
 
 
+def test_a_model_that_is_closed_while_it_answers_many_ends_that_and_what_is_there_is_kept(model):
+    rows = nbllm.Map(range(200), model, seed=5, max_tokens=9)
+    steps = rows.steps(nbllm.Chat(model), StopFlag())
+    next(steps)
+    model.close()
+    with pytest.raises(NbLLMError, match="the model tiny was closed"):
+        list(steps)
+    assert 0 < rows.progress.done < 200 and rows.progress.failed == 0
+
+
 def test_closing_a_model_sets_no_flag_of_a_reply_that_has_ended(model):
     flag = StopFlag()
     list(model.generate("hello", flag, max_tokens=1))
