@@ -64,5 +64,6 @@ class Failures:
 
 
 def failures(shell) -> Failures:
-    """Those that the magics of this shell keep."""
-    return shell.magics_manager.registry["ChatMagics"].failures
+    """Those that the magics of this shell keep; none after `%unload_ext nbllm`, when prose is asked all the same."""
+    magics = shell.magics_manager.registry.get("ChatMagics")
+    return magics.failures if magics else Failures()

@@ -56,6 +56,8 @@ def _parts(lines):
         return start, None
     end = start
     while end < len(lines) and (_COMMAND.match(lines[end]) or not lines[end].strip()):
+        while lines[end].endswith("\\\n") and end + 1 < len(lines):  # the command goes on in the next line
+            end += 1
         end += 1
     return start, end
 
@@ -67,6 +69,11 @@ def _prose(code):
     if end is None or start < end == len(lines):
         return None
     return sum(map(len, lines[:end])) if start < end else 0
+
+
+def _within(code, cursor):
+    """Where the cursor is in the cell; at its end if a front end says nothing of it, or what cannot be."""
+    return cursor if type(cursor) is int and 0 <= cursor <= len(code) else len(code)
 
 
 class Shell(ZMQInteractiveShell):
@@ -139,7 +146,12 @@ class LocalLLMKernel(IPythonKernel):
         first, _, rest = code.lstrip().partition("\n")
         return super().do_is_complete(rest if _PYTHON.match(first) else code)
 
+    async def execute_request(self, stream, ident, parent):
+        # The cell is sent back to all front ends, which none is with half of a surrogate pair, and then no reply.
+        await super().execute_request(stream, ident, parent | {"content": sendable(parent["content"])})
+
     def do_complete(self, code, cursor_pos):
+        cursor_pos = _within(code, cursor_pos)
         prose = _prose(code)
         if prose is None or cursor_pos < prose:
             return super().do_complete(code[:prose], cursor_pos)
@@ -148,6 +160,7 @@ class LocalLLMKernel(IPythonKernel):
         return {"status": "ok", "metadata": {}, "matches": offers, **where}
 
     def do_inspect(self, code, cursor_pos, detail_level=0, omit_sections=()):
+        cursor_pos = _within(code, cursor_pos)
         prose = _prose(code)
         if prose is None or cursor_pos < prose:
             return super().do_inspect(code[:prose], cursor_pos, detail_level, omit_sections)

@@ -1,5 +1,6 @@
 """The Local LLM kernel: prose is asked, commands and `%%py` cells run, and it is an IPython kernel in all else."""
 
+import json
 from importlib.metadata import version
 
 import pytest
@@ -132,6 +133,36 @@ def test_below_commands_what_the_cursor_is_in_decides(local_llm):
     assert local_llm.ask("is_complete", "%chat new\ndon't you (think") == {"status": "complete"}
     assert local_llm.ask("complete", "%%chat\n\nWhat are {wo")["matches"] == ["words"]
     assert local_llm.ask("complete", "%%py\n\nwords.appe")["matches"] == ["append"]
+
+
+def test_a_cell_with_half_of_a_surrogate_pair_is_answered(local_llm):
+    local_llm.client.session.pack = lambda value: json.dumps(value, default=str).encode()  # as browsers write it
+    local_llm.run(SHORT)
+    assert local_llm.run("Hello \ud83d there").reply["status"] == "ok"
+    assert local_llm.value(f"{MESSAGES}[0]['content']") == "Hello ? there"
+    assert local_llm.run("%chat save /\ud83d/talk.jsonl").reply["ename"] == "ConversationFileError"
+
+
+def test_a_cursor_that_is_nowhere_in_the_cell_is_at_its_end(local_llm):
+    local_llm.run("%%py\nwords = ['moon']")
+    cell = "What are {words"
+    for cursor in (None, -1, 10**9):
+        for request, found in (("complete", {"matches": ["words"]}), ("inspect", {"found": True})):
+            message = local_llm.client.session.msg(f"{request}_request", {"code": cell, "cursor_pos": cursor})
+            local_llm.client.shell_channel.send(message)
+            reply = local_llm.message("shell")
+            assert reply["parent_header"]["msg_id"] == message["header"]["msg_id"]
+            assert reply["content"].items() >= found.items()
+
+
+def test_prose_is_asked_also_without_the_magics(local_llm):
+    local_llm.run("%load_ext nbllm\n%unload_ext nbllm")
+    local_llm.run("%%py\nx = 42")
+    assert "42" in local_llm.ask("inspect", "What is {x}?", 10)["data"]["text/plain"]
+    local_llm.run("What is {x} plus one?")
+    assert local_llm.value(f"{MESSAGES}[-2]['content']") == "What is 42 plus one?"
+    local_llm.run("%load_ext nbllm")
+    assert local_llm.run("%%chat --max-tokens 2\nhello").made["generated_tokens"] == 2
 
 
 def test_its_kernelspec_and_its_introduction(local_llm):

@@ -37,6 +37,9 @@ CASES = {
     "%chat info\n": "%chat info\n",
     "!ls\n\n%pwd\n\n": "!ls\n%pwd\n",
     "?print\n": "?print\n",
+    "!echo a \\\n  b\n": "!echo a \\\n  b\n",
+    "!echo a \\\n\n": "!echo a \\\n",
+    "%pwd \\\n": "%pwd \\\n",
     "\n \n\x1e\n": "",
     "": "",
 }
@@ -45,6 +48,11 @@ CASES = {
 @pytest.mark.parametrize("text", CASES)
 def test_commands_and_python_stay(text):
     assert "".join(transform(text.splitlines(keepends=True))) == CASES[text]
+
+
+def test_prose_below_a_command_of_several_lines_is_no_part_of_it():
+    *command, line = transform(["!echo a \\\n", "  b \\\n", "c\n", "Hello\n"])
+    assert command == ["!echo a \\\n", "  b \\\n", "c\n"] and asked(line) == "Hello\n"
 
 
 def test_prose_below_commands_is_asked_after_them():
