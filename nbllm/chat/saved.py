@@ -11,6 +11,7 @@ Reading makes text and nothing else of them, whatever is in them. Knows nothing 
 import hashlib
 import json
 import os
+import re
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from nbllm.paths import expanded, opened, written
 from nbllm.runtime.events import Stats
 
 FORMAT, VERSION = "nbllm conversation", 1
-LARGEST = 256 << 20  # bytes that are read of a file, at most
-HEADER = 1024  # bytes of the first line, at most
+LARGEST = 64 << 20  # bytes of a file, at most
+HEADER = 1024  # bytes of the first line, and of what is no text in another, at most
+STRINGS = 32  # in a line, at most; made of more, or of lists, it could take 30 times its size of memory
 FIELDS = {"system": {"content"}, "user": {"content"}, "assistant": {"content", "reasoning_content", "stats"}}
 COUNTS = {field.name: (int,) if field.type is int else (int, float) for field in fields(Stats)}
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
 LATER = {field.name: field.default for field in fields(Stats) if field.default is not MISSING}  # not in every file
 
 
@@ -40,6 +43,9 @@ def save(transcript: Transcript, path):
     body = "".join(lines).encode(errors="surrogatepass")
     header = {"format": FORMAT, "version": VERSION, "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
     path = expanded(path, ConversationFileError)
+    if len(body) > LARGEST - HEADER:
+        raise ConversationFileError(f"{path} cannot be written: the conversation has {len(body):,} bytes, and no more "
+                                    f"than {LARGEST - HEADER:,} could be read again; export it, or save a shorter one")
     if os.path.lexists(path) and not _is_ours(path):
         raise ConversationFileError(f"{path} is there and is no saved conversation; choose another name, or delete it")
     write(path, f"{_json(header)}\n".encode() + body)
@@ -102,6 +108,8 @@ def _transcript(path, data):
 def _messages(path, body, at):
     system, messages = None, []
     for line in body.splitlines(keepends=True):
+        if not _simple(line):
+            raise ConversationFileError(f"{path}, byte {at}: the line has more in it than a message")
         message = _object(path, line, at)
         role, expected = message.get("role"), ("user", "assistant")[len(messages) % 2]
         if role != expected and (role != "system" or messages or system is not None):
@@ -123,6 +131,21 @@ def _messages(path, body, at):
     if len(messages) % 2:
         raise ConversationFileError(f"{path}, byte {at}: the last question has no answer")
     return system, messages
+
+
+def _simple(line):
+    """Whether little but a few texts is in this line of JSON, told before anything is made of it."""
+    at = between = 0
+    for _ in range(STRINGS):
+        quote = line.find(b'"', at)
+        between += (len(line) if quote < 0 else quote) - at
+        if quote < 0 or between > HEADER:
+            break
+        text = _TEXT.match(line, quote)
+        at = text.end() if text else len(line)  # one without an end is the last
+    else:
+        return False
+    return between <= HEADER
 
 
 def _with_stats(message):

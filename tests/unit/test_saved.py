@@ -107,9 +107,13 @@ DAMAGED = {  # what is wrong: the file, and what is said of it; after +, bytes s
     "cut": (file(USER, ASSISTANT)[:-1], "is damaged: its first line has bytes 71, and"),
     "another hash": (file(USER, ASSISTANT, sha256="0"), "is damaged: its first line has sha256 '0'"),
     "another letter": (file(USER, ASSISTANT).replace(b'"x"', b'"y"', 1), "is damaged: its first line has sha256"),
+    "many lists": (file(b'{"role": "user", "content": [' + b"[]," * 2000 + b"0]}\n"), "+0: the line has more in it"),
+    "many names": (file(USER, {**ASSISTANT, "stats": dict.fromkeys(map(str, range(99)), 1)}), "byte +33: the line has"),
+    "a text without an end": (file(b'{"role": "' + b'\\"' * 2000 + b"\n"), "byte +0: the line is no JSON"),
     "lines of other things": (file(USER, [1]), "byte +33: the line is no JSON object but list"),
-    "deep nesting": (file(b"[" * 100_000 + b"\n"), "byte +0: the line is no JSON"),
-    "a number too long": (file(b'{"role": ' + b"9" * 9000 + b"}\n"), "byte +0: the line is no JSON"),
+    "deep nesting": (file(b"[" * 100_000 + b"\n"), "byte +0: the line has more in it than a message"),
+    "less deep nesting": (file(b"[" * 1000 + b"\n"), "byte +0: the line is no JSON"),
+    "a number too long": (file(b'{"role": ' + b"9" * 9000 + b"}\n"), "byte +0: the line has more in it"),
     "an answer first": (file(ASSISTANT), "byte +0: role 'assistant' stands where 'user' should"),
     "two questions": (file(USER, USER), "byte +33: role 'user' stands where 'assistant' should"),
     "a late system prompt": (file(USER, SYSTEM), "role 'system' stands where 'assistant' should"),
@@ -142,6 +146,17 @@ def test_a_file_that_is_not_there_or_too_large_is_one_line(tmp_path, monkeypatch
     monkeypatch.setattr(saved, "LARGEST", 100)
     with pytest.raises(ConversationFileError, match="more than 100 bytes"):
         load(tmp_path / "talk.jsonl")
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+    path = tmp_path / "talk.jsonl"
+    save(TALK, path)
+    monkeypatch.setattr(saved, "LARGEST", saved.HEADER + len(path.read_bytes().partition(b"\n")[2]))
+    save(TALK, path)
+    assert load(path) == TALK
+    with pytest.raises(ConversationFileError, match="could be read again"):
+        save(Transcript(TALK.system + ".", TALK.messages), path)
+    assert load(path) == TALK
 
 
 def test_as_markdown_questions_are_quoted_and_answers_are_as_they_are(tmp_path):
