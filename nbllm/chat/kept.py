@@ -28,7 +28,7 @@ from nbllm.runtime.generation import common_prefix
 FORMAT, VERSION = "nbllm kept cache", 1
 HEADER = 4096  # bytes
 ENDING = ".cache"
-LARGEST = 1 << 26  # bytes of the text, at most
+LARGEST = 1 << 26  # bytes of the text, and of the ids, at most
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,8 @@ def _check(header, size, model):
         raise Unfit("it is damaged: its header lacks a number")
     total, text, ids, cached = numbers
     pages = -(-cached // made["page"]) * made["page_bytes"]
-    if not (0 < cached <= ids and text <= LARGEST and total == text + 4 * ids + pages and size == HEADER + total):
+    fit = text <= LARGEST and 4 * ids <= LARGEST
+    if not (fit and 0 < cached <= ids and total == text + 4 * ids + pages and size == HEADER + total):
         raise Unfit(f"it is damaged: its header and its size of {size:,} bytes contradict each other")
     if cached >= model.context:
         raise Unfit(f"it has {cached:,} tokens, and the context is {model.context:,}")

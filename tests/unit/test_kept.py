@@ -147,6 +147,15 @@ def test_a_cache_that_does_not_fit_is_left_unused_and_that_is_said(name, path, t
         assert reply.finish_reason in ("length", "end") and reply.stats.reused_tokens == 0
 
 
+def test_more_ids_than_any_conversation_has_are_not_read(path, talk, tmp_path, capsys, monkeypatch):
+    written = json.loads(kept.beside(talk[0]).read_bytes()[: kept.HEADER])
+    monkeypatch.setattr(kept, "LARGEST", 4 * written["ids"] - 1)
+    assert written["text"] < kept.LARGEST
+    with nbllm.load(path) as model:
+        chat(model).load(copy(talk, tmp_path))
+    assert "contradict each other" in capsys.readouterr().err
+
+
 def test_no_cut_and_no_changed_byte_is_more_than_a_notice(path, talk, tmp_path):
     whole = kept.beside(talk[0]).read_bytes()
     places = [*range(0, 1200, 40), *range(1200, len(whole), len(whole) // 50)]
