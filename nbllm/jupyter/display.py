@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import asdict
 
-from IPython.display import display
+from IPython.display import DisplayHandle
 
 from nbllm import __version__
 from nbllm.catalogue import Pulling
@@ -238,7 +238,8 @@ class NotebookOutput(Output):
         if self._handle is not None:
             self._handle.update(data, raw=True, metadata=metadata)
         elif data["text/plain"]:
-            self._handle = display(data, raw=True, metadata=metadata, display_id=True)
+            self._handle = DisplayHandle()  # before it is shown: an interrupt may come in between
+            self._handle.display(data, raw=True, metadata=metadata)
 
     def _size(self):
         return ENVELOPE + len(self.text) + len(self.think)

@@ -62,6 +62,23 @@ def terminal(monkeypatch):
     return feed
 
 
+def test_an_interrupt_as_soon_as_the_first_state_is_shown_leaves_nothing_of_it(notebook, monkeypatch):
+    sent = []
+
+    def publish(data, metadata, transient, update=False, **more):
+        sent.append((data["text/plain"], transient["display_id"], update))
+        if not update:
+            raise KeyboardInterrupt
+
+    output = display.NotebookOutput()
+    monkeypatch.setattr(InteractiveShell.instance().display_pub, "publish", publish)
+    with pytest.raises(KeyboardInterrupt):
+        output.paint()
+    output.finish()
+    (shown, name, first), last = sent
+    assert (shown, first) == ("waiting for the model", False) and last == ("", name, True)
+
+
 def test_a_quick_reply_is_painted_rarely_and_completely(notebook):
     text = "word " * 2000
     _, states = notebook(events(text))
