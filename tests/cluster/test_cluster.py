@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from distributed import Client, LocalCluster
@@ -159,8 +160,9 @@ def test_a_client_that_waits_for_nothing_is_refused(client, tiny_model):
         async with Client(client.scheduler.address, asynchronous=True) as other:
             nbllm.map(TEXTS, tiny_model, engine=other, **OPTIONS)
 
-    with pytest.raises(OptionError, match="asynchronous"):
-        asyncio.run(asked())
+    with ThreadPoolExecutor(1) as thread:  # this one may have an event loop already: that of the browser's driver
+        with pytest.raises(OptionError, match="asynchronous"):
+            thread.submit(lambda: asyncio.run(asked())).result()
 
 
 def test_without_dask_the_line_names_the_extra(tiny_model, monkeypatch):
